@@ -1,0 +1,43 @@
+# pg_kappa: Kafka into tables, exactly once.
+#
+#   make && sudo make install        build against the pg_config on the PATH
+#   make installcheck                pg_regress on a running server, no broker needed
+#   make unit                        core/ alone, under the sanitizers
+#   ./check                          the whole ladder with real servers
+EXTENSION  = pg_kappa
+MODULE_big = pg_kappa
+DATA       = pg_kappa--1.0.sql
+PGFILEDESC = "pg_kappa - Kafka into tables, exactly once"
+
+OBJS = \
+	pg_kappa.o shmem.o catalog.o fault.o views.o \
+	subscription.o subscription_control.o position.o \
+	broker_options.o broker.o kafka_client.o \
+	value.o decode.o transform.o target_table.o \
+	ingest_batch.o intake.o ingest_run.o ingest_launcher.o ingest_bgw.o \
+	windows.o \
+	core/backoff.o core/batch.o core/csv.o core/json.o core/scalar.o core/window.o
+
+REGRESS = setup windows views subscription brokers teardown
+
+PG_CONFIG  ?= pg_config
+PKG_CONFIG ?= pkg-config
+SHLIB_LINK  = $(shell $(PKG_CONFIG) --libs rdkafka) -lpthread
+PG_CPPFLAGS = $(shell $(PKG_CONFIG) --cflags rdkafka) -I$(srcdir)
+
+# Fault points (fault.h) are compiled in only for the tests: make FAULTS=1
+ifdef FAULTS
+PG_CPPFLAGS += -DKAPPA_FAULTS
+endif
+# Server headers need these three exceptions from -Wextra.
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+ifdef WERROR
+PG_CFLAGS += -Werror
+endif
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+.PHONY: unit
+unit:
+	$(MAKE) -C $(srcdir)/test/unit run

@@ -1,0 +1,168 @@
+/*
+ * compat.h
+ *		Every test of the server's version, and nothing else.
+ */
+#ifndef KAPPA_COMPAT_H
+#define KAPPA_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_class.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "storage/lock.h"
+#include "parser/scansup.h"
+#include "executor/executor.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_relation.h"
+#include "utils/acl.h"
+#include "utils/rel.h"
+#include "utils/datetime.h"
+#include "utils/rangetypes.h"
+#include "utils/timestamp.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "pg_kappa supports PostgreSQL 15 to 18"
+#endif
+
+/* USAGE on a foreign server */
+static inline AclResult
+foreign_server_aclcheck(Oid server, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server, role, ACL_USAGE);
+#else
+	return pg_foreign_server_aclcheck(server, role, ACL_USAGE);
+#endif
+}
+
+/* A range of two bounds that are known to be in order */
+static inline RangeType *
+serialize_range(TypeCacheEntry *typcache, RangeBound *lower, RangeBound *upper)
+{
+#if PG_VERSION_NUM >= 160000
+	return range_serialize(typcache, lower, upper, false, NULL);
+#else
+	return range_serialize(typcache, lower, upper, false);
+#endif
+}
+
+/* 'infinity' is an interval since 17 */
+static inline bool
+interval_is_infinite(const Interval *interval)
+{
+#if PG_VERSION_NUM >= 170000
+	return INTERVAL_NOT_FINITE(interval);
+#else
+	return false;
+#endif
+}
+
+/*
+ * A time zone by its name or abbreviation, as AT TIME ZONE reads it: names in
+ * the abbreviation table come first.
+ */
+static inline pg_tz *
+zone_by_name(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return DecodeTimezoneNameToTz(name);
+#else
+	int			offset;
+	pg_tz	   *zone = NULL;
+	int			type;
+
+	/* the table of abbreviations is in lower case */
+	type = DecodeTimezoneAbbrev(0, downcase_truncate_identifier(name, strlen(name), false),
+								&offset, &zone);
+	if (type == TZ || type == DTZ)
+		return pg_tzset_offset(-offset);
+	if (type != DYNTZ)
+		zone = pg_tzset(name);
+	if (zone == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" not recognized", name)));
+	return zone;
+#endif
+}
+
+/* May role member become role (SET ROLE)? */
+static inline bool
+can_set_role(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
+}
+
+/* Does this session hold the lock in exactly this mode? */
+static inline bool
+lock_held_by_me(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
+#endif
+}
+
+/* A range table of one relation that is being inserted into. */
+static inline void
+init_range_table(EState *estate, Relation rel)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+#if PG_VERSION_NUM >= 160000
+	List	   *perminfos = NIL;
+#endif
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(rel);
+	rte->relkind = rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+#if PG_VERSION_NUM >= 160000
+	(void) addRTEPermissionInfo(&perminfos, rte);
+#endif
+#if PG_VERSION_NUM >= 180000
+	ExecInitRangeTable(estate, list_make1(rte), perminfos, bms_make_singleton(1));
+#elif PG_VERSION_NUM >= 160000
+	ExecInitRangeTable(estate, list_make1(rte), perminfos);
+#else
+	ExecInitRangeTable(estate, list_make1(rte));
+#endif
+}
+
+static inline List *
+insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false);
+#else
+	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+static inline TupleConversionMap *
+root_to_child_map(ResultRelInfo *rri, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	return ExecGetRootToChildMap(rri, estate);
+#else
+	return rri->ri_RootToPartitionMap;
+#endif
+}
+
+static inline void
+executor_run(QueryDesc *query)
+{
+#if PG_VERSION_NUM >= 180000
+	ExecutorRun(query, ForwardScanDirection, 0);
+#else
+	ExecutorRun(query, ForwardScanDirection, 0, true);
+#endif
+}
+
+#endif

@@ -1,0 +1,46 @@
+/*
+ * fault.c
+ *		Fault points (fault.h); an empty object file without -DKAPPA_FAULTS.
+ */
+#include "postgres.h"
+
+#include "fault.h"
+
+#ifdef KAPPA_FAULTS
+
+#include <signal.h>
+#include <unistd.h>
+
+static void
+fault_act(const char *action)
+{
+	if (strncmp(action, "error", 5) == 0)
+		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("fault point reached")));
+	if (strncmp(action, "fatal", 5) == 0)
+		ereport(FATAL, (errcode(ERRCODE_ADMIN_SHUTDOWN), errmsg("fault point reached")));
+	if (strncmp(action, "exit", 4) == 0)
+		_exit(1);
+	if (strncmp(action, "kill", 4) == 0)
+		kill(getpid(), SIGKILL);
+	if (strncmp(action, "stop", 4) == 0)
+		kill(getpid(), SIGSTOP);
+}
+
+void
+fault_point(const char *name)
+{
+	static int	passages = 0;
+	size_t		len = strlen(name);
+	const char *action;
+	const char *nth;
+
+	if (kappa_fault == NULL || strncmp(kappa_fault, name, len) != 0 || kappa_fault[len] != ':')
+		return;
+	action = kappa_fault + len + 1;
+	nth = strchr(action, ':');
+	if (++passages != (nth ? atoi(nth + 1) : 1))
+		return;
+	fault_act(action);
+}
+
+#endif

@@ -1,0 +1,826 @@
+/*
+ * ingest_batch.c
+ *		One batch of messages: produce its rows, check them, write them.
+ *
+ *		produce		each message becomes rows (decode.c, or transform.c), or is bad,
+ *					or gives none
+ *		check		constraints that need no write (careful only)
+ *		write		target_table.c
+ *
+ * The caller owns the transaction.  Without care nothing here opens a
+ * subtransaction: an ERROR leaves the batch to be tried again with care.  With
+ * care each stage runs in subtransactions; an ERROR that one message causes is
+ * found (by its number in the first two stages, by halving in the last) and the
+ * message becomes a dead letter, while its neighbours go on.
+ *
+ * What one message causes: SQLSTATE classes 22, 23 and P0; any other lasting
+ * error only where a neighbour of the same batch succeeds, else it is not the
+ * message that is wrong (classify_error, give_up).
+ *
+ * on_error => 'stop': the messages from the first bad one of a partition on are
+ * cut off, and what was written of them is undone, so that the position can stand
+ * on it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/elog.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "broker.h"
+#include "catalog.h"
+#include "decode.h"
+#include "fault.h"
+#include "ingest_batch.h"
+#include "position.h"
+#include "target_table.h"
+#include "transform.h"
+
+/* So many rows may fail for a lasting reason before we believe it is not theirs. */
+#define LASTING_LIMIT	8
+
+typedef struct Work
+{
+	Batch	   *batch;
+	TargetTable *target;
+	DecodeProgram *program;
+	Transform  *transform;		/* NULL: none */
+	bool		careful;
+	int			nrows;
+	int			capacity;
+	Row		   *rows;
+	/* of the present stage, in care */
+	int			succeeded;		/* neighbours that went well */
+	int			lasting;		/* messages set apart for a lasting error */
+	ErrorData  *lasting_error;
+	bool		redo;			/* raised by write_and_look */
+} Work;
+
+/* How far a stage has come: the message or row being worked on. */
+typedef struct Progress
+{
+	volatile int at;
+} Progress;
+
+Batch *
+make_batch(const Subscription *sub, const KafkaMessage *messages, int n)
+{
+	Batch	   *batch = palloc0(sizeof(Batch));
+
+	batch->sub = sub;
+	batch->messages = messages;
+	batch->n = n;
+	batch->verdicts = palloc0(Max(n, 1));
+	if (sub->event_time)
+	{
+		batch->event_times = palloc(sizeof(TimestampTz) * Max(n, 1));
+		for (int i = 0; i < n; i++)
+			batch->event_times[i] = DT_NOBEGIN;
+	}
+	return batch;
+}
+
+/* ---------------------------------------------------------------- errors */
+
+ErrorKind
+classify_error(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_PLPGSQL_ERROR):
+			return ERROR_OF_ROW;
+		case ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES):
+		case ERRCODE_TO_CATEGORY(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE):
+		case ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR):
+			return ERROR_TRANSIENT;
+		default:
+			return ERROR_LASTING;
+	}
+}
+
+static void
+set_dead(Work *work, int message, int sqlstate, const char *error)
+{
+	Batch	   *batch = work->batch;
+	DeadLetter *letter;
+
+	if (batch->verdicts[message] == VERDICT_DEAD)
+		return;
+	letter = palloc(sizeof(DeadLetter));
+	letter->message = message;
+	letter->sqlstate = sqlstate;
+	letter->error = error;
+	batch->verdicts[message] = VERDICT_DEAD;
+	batch->dead = lappend(batch->dead, letter);
+}
+
+/* All rows fail for a lasting reason: it is not theirs. */
+static bool
+give_up(Work *work)
+{
+	return work->succeeded == 0 && work->lasting >= LASTING_LIMIT;
+}
+
+/* A stage is over: were its lasting errors those of single messages? */
+static void
+end_stage(Work *work)
+{
+	if (work->lasting > 0 && work->succeeded == 0)
+		ThrowErrorData(work->lasting_error);
+	work->lasting = 0;
+	work->succeeded = 0;
+}
+
+/*
+ * The caught error as the message's own, or raised again where it cannot be.  In
+ * the batch's memory context, outside the failed subtransaction.
+ */
+static void
+blame(Work *work, int message, ErrorData *error)
+{
+	ErrorKind	kind = classify_error(error->sqlerrcode);
+
+	if (kind == ERROR_TRANSIENT)
+		ThrowErrorData(error);
+	if (kind == ERROR_LASTING)
+	{
+		work->lasting++;
+		work->lasting_error = error;
+		if (give_up(work))
+			ThrowErrorData(error);
+	}
+	set_dead(work, message, error->sqlerrcode,
+			 error->detail ? psprintf("%s (%s)", error->message, error->detail) : error->message);
+}
+
+/*
+ * Run stage(work, arg) in a subtransaction; NULL where it went well, else the
+ * error, with everything undone that the stage did to the database.
+ */
+typedef void (*Stage) (Work *work, void *arg);
+
+static ErrorData *
+attempt(Work *work, Stage stage, void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		stage(work, arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/* ---------------------------------------------------------------- rows */
+
+static Row *
+add_row(Work *work, int message, Datum *values, bool *nulls, bool *present, bool delete)
+{
+	Row		   *row;
+
+	if (work->nrows == work->capacity)
+	{
+		work->capacity *= 2;
+		work->rows = repalloc_huge(work->rows, sizeof(Row) * work->capacity);
+	}
+	row = &work->rows[work->nrows];
+	row->message = message;
+	row->number = work->nrows++;
+	row->values = values;
+	row->nulls = nulls;
+	row->present = present;
+	row->delete = delete;
+	return row;
+}
+
+static void
+note_event_time(Work *work, int message, const Datum *values, const bool *nulls)
+{
+	int			att = work->program->event_time - 1;
+	TimestampTz *newest;
+
+	if (att < 0 || nulls[att])
+		return;
+	newest = &work->batch->event_times[message];
+	if (DatumGetTimestampTz(values[att]) > *newest)
+		*newest = DatumGetTimestampTz(values[att]);
+}
+
+/* Forget the rows of messages that are not to be written. */
+static void
+drop_rows(Work *work)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < work->nrows; i++)
+	{
+		uint8		verdict = work->batch->verdicts[work->rows[i].message];
+
+		if (verdict == VERDICT_NONE || verdict == VERDICT_STORED)
+			work->rows[kept++] = work->rows[i];
+	}
+	work->nrows = kept;
+}
+
+/* ---------------------------------------------------------------- produce: decode */
+
+static void
+judge(Work *work, int message, DecodeResult result, int sqlstate, const char *error)
+{
+	if (result == DECODE_BAD)
+		set_dead(work, message, sqlstate, error);
+	else if (result == DECODE_FILTERED)
+		work->batch->verdicts[message] = VERDICT_FILTERED;
+	work->succeeded++;
+}
+
+static void
+decode_one(Work *work, int i)
+{
+	int			natts = work->program->desc->natts;
+	Datum	   *values = palloc(sizeof(Datum) * natts + 2 * sizeof(bool) * natts);
+	bool	   *nulls = (bool *) (values + natts);
+	bool	   *present = nulls + natts;
+	int			sqlstate = 0;
+	const char *error = NULL;
+	DecodeResult result = decode_message(work->program, &work->batch->messages[i],
+										 values, nulls, present, &sqlstate, &error);
+
+	if (result == DECODE_ROW)
+		result = complete_row(work->program, values, nulls, present, &sqlstate, &error);
+	judge(work, i, result, sqlstate, error);
+	if (result == DECODE_ROW || result == DECODE_DELETE)
+	{
+		add_row(work, i, values, nulls, present, result == DECODE_DELETE);
+		note_event_time(work, i, values, nulls);
+	}
+}
+
+/* A message that goes through the transform is only looked at here. */
+static void
+look_at_one(Work *work, int i)
+{
+	int			sqlstate = 0;
+	const char *error = NULL;
+	DecodeResult result = check_message(work->program, &work->batch->messages[i], &sqlstate, &error);
+
+	judge(work, i, result, sqlstate, error);
+}
+
+static void
+decode_from(Work *work, void *arg)
+{
+	Progress   *progress = arg;
+	UserScope	scope;
+
+	user_scope_begin(&scope, work->target->table_owner, "pg_catalog, pg_temp");
+	for (; progress->at < work->batch->n; progress->at++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		/* tombstones never go through a transform: in upsert they delete by key */
+		if (work->transform && work->batch->messages[progress->at].value != NULL)
+			look_at_one(work, progress->at);
+		else
+			decode_one(work, progress->at);
+	}
+	user_scope_end(&scope);
+}
+
+/* Run a stage that works message by message (or row by row), setting bad ones apart. */
+static void
+run_stage(Work *work, Stage stage, int (*message_at) (Work *work, int at))
+{
+	Progress	progress = {0};
+	ErrorData  *error;
+
+	if (!work->careful)
+	{
+		stage(work, &progress);
+		return;
+	}
+	while ((error = attempt(work, stage, &progress)) != NULL)
+	{
+		int			message = message_at(work, progress.at);
+
+		/* an error outside of any (opening the table) is nobody's */
+		if (message < 0)
+			ThrowErrorData(error);
+		blame(work, message, error);
+		progress.at++;
+	}
+	end_stage(work);
+}
+
+static int
+message_itself(Work *work, int at)
+{
+	return at < work->batch->n ? at : -1;
+}
+
+static int
+message_of_row(Work *work, int at)
+{
+	return at < work->nrows ? work->rows[at].message : -1;
+}
+
+/* ---------------------------------------------------------------- produce: transform */
+
+typedef struct Range
+{
+	int			from;
+	int			to;
+} Range;
+
+static void
+transformed_row(void *arg, int message, Datum *values, bool *nulls)
+{
+	Work	   *work = arg;
+	int			natts = work->program->desc->natts;
+
+	add_row(work, message, values, nulls,
+			memcpy(palloc(natts), transform_columns(work->transform), natts), false);
+}
+
+static void
+transform_range(Work *work, void *arg)
+{
+	Range	   *range = arg;
+	const Subscription *sub = work->batch->sub;
+	UserScope	scope;
+
+	user_scope_begin(&scope, sub->owner, sub->search_path);
+	transform_run(work->transform, work->batch->messages, range->from, range->to,
+				  work->batch->verdicts, transformed_row, work);
+	user_scope_end(&scope);
+	work->succeeded++;
+}
+
+static void
+transform_halving(Work *work, int from, int to)
+{
+	Range		range = {from, to};
+	int			before = work->nrows;
+	ErrorData  *error;
+
+	if (from >= to)
+		return;
+	error = attempt(work, transform_range, &range);
+	if (error == NULL)
+		return;
+	work->nrows = before;
+	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+		ThrowErrorData(error);
+	if (to - from == 1)
+	{
+		blame(work, from, error);
+		return;
+	}
+	transform_halving(work, from, from + (to - from) / 2);
+	transform_halving(work, from + (to - from) / 2, to);
+}
+
+static void
+complete_from(Work *work, void *arg)
+{
+	Progress   *progress = arg;
+	UserScope	scope;
+
+	user_scope_begin(&scope, work->target->table_owner, "pg_catalog, pg_temp");
+	for (; progress->at < work->nrows; progress->at++)
+	{
+		Row		   *row = &work->rows[progress->at];
+		int			sqlstate;
+		const char *error;
+
+		if (row->delete)
+			continue;
+		if (complete_row(work->program, row->values, row->nulls, row->present,
+						 &sqlstate, &error) == DECODE_BAD)
+			set_dead(work, row->message, sqlstate, error);
+		else
+			note_event_time(work, row->message, row->values, row->nulls);
+		work->succeeded++;
+	}
+	user_scope_end(&scope);
+}
+
+static int
+compare_row_messages(const void *a, const void *b)
+{
+	const Row  *x = a;
+	const Row  *y = b;
+
+	return x->message != y->message ? x->message - y->message : x->number - y->number;
+}
+
+static void
+mark_rowless(Work *work)
+{
+	bool	   *given = palloc0(work->batch->n);
+
+	for (int i = 0; i < work->nrows; i++)
+		given[work->rows[i].message] = true;
+	for (int i = 0; i < work->batch->n; i++)
+		if (work->batch->verdicts[i] == VERDICT_NONE && !given[i])
+			work->batch->verdicts[i] = VERDICT_FILTERED;
+}
+
+/*
+ * The messages that decode_from has dealt with are skipped: those with a verdict,
+ * and tombstones that gave a row (marked for the time being).
+ */
+static void
+produce_by_transform(Work *work)
+{
+	uint8	   *verdicts = work->batch->verdicts;
+	int			tombstones = work->nrows;
+	Range		all = {0, work->batch->n};
+
+	for (int i = 0; i < tombstones; i++)
+		verdicts[work->rows[i].message] = VERDICT_STORED;
+	if (work->careful)
+	{
+		transform_halving(work, all.from, all.to);
+		end_stage(work);
+	}
+	else
+		transform_range(work, &all);
+	for (int i = 0; i < tombstones; i++)
+		verdicts[work->rows[i].message] = VERDICT_NONE;
+	mark_rowless(work);
+	run_stage(work, complete_from, message_of_row);
+	drop_rows(work);
+	qsort(work->rows, work->nrows, sizeof(Row), compare_row_messages);
+}
+
+/* ---------------------------------------------------------------- check */
+
+/* Constraints row by row, while nothing has been written that would be undone. */
+static void
+check_from(Work *work, void *arg)
+{
+	Progress   *progress = arg;
+	UserScope	scope;
+
+	user_scope_begin(&scope, work->target->table_owner, "pg_catalog, pg_temp");
+	target_check(work->target, work->rows, work->nrows, &progress->at);
+	user_scope_end(&scope);
+	work->succeeded++;
+}
+
+/* ---------------------------------------------------------------- write */
+
+typedef struct WriteArg
+{
+	int			from;			/* rows, whole messages */
+	int			to;
+	int64		taken;
+} WriteArg;
+
+static void
+write_range(Work *work, void *arg)
+{
+	WriteArg   *range = arg;
+	UserScope	scope;
+
+	user_scope_begin(&scope, work->target->table_owner, "pg_catalog, pg_temp");
+	range->taken = target_write(work->target, work->rows + range->from, range->to - range->from);
+	user_scope_end(&scope);
+	/* a trigger dropped some: which ones shows only when they are written apart */
+	if (range->taken != 0 && range->taken != range->to - range->from &&
+		work->rows[range->from].message != work->rows[range->to - 1].message)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("the target took only some of the rows")));
+}
+
+static void
+mark_written(Work *work, const WriteArg *range)
+{
+	for (int i = range->from; i < range->to; i++)
+		work->batch->verdicts[work->rows[i].message] =
+			range->taken > 0 ? VERDICT_STORED : VERDICT_FILTERED;
+	work->batch->nrows += range->taken;
+	work->succeeded++;
+}
+
+/* The border between two messages nearest to the middle of rows [from, to). */
+static int
+middle(Work *work, int from, int to)
+{
+	int			mid = from + (to - from) / 2;
+	int			up = mid;
+
+	while (mid > from && work->rows[mid - 1].message == work->rows[mid].message)
+		mid--;
+	if (mid > from)
+		return mid;
+	while (up < to && work->rows[up].message == work->rows[from].message)
+		up++;
+	return up;
+}
+
+static void
+write_halving(Work *work, int from, int to)
+{
+	WriteArg	range = {from, to, 0};
+	ErrorData  *error;
+	int			mid;
+
+	CHECK_FOR_INTERRUPTS();
+	if (from >= to)
+		return;
+	error = attempt(work, write_range, &range);
+	if (error == NULL)
+	{
+		mark_written(work, &range);
+		return;
+	}
+	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+		ThrowErrorData(error);
+	mid = middle(work, from, to);
+	if (mid >= to)
+	{
+		blame(work, work->rows[from].message, error);
+		return;
+	}
+	write_halving(work, from, mid);
+	write_halving(work, mid, to);
+}
+
+static void
+write_all(Work *work)
+{
+	WriteArg	all = {0, work->nrows, 0};
+
+	if (work->nrows == 0)
+		return;
+	write_range(work, &all);
+	mark_written(work, &all);
+}
+
+/* ---------------------------------------------------------------- stop on error */
+
+/*
+ * Cut every partition at its first bad message: that one and those behind it are
+ * not taken, and only the first one's error is kept.
+ */
+static bool
+cut_behind_dead(Batch *batch)
+{
+	List	   *first = NIL;
+	ListCell   *lc;
+	bool		cut = false;
+
+	foreach(lc, batch->dead)
+	{
+		DeadLetter *letter = lfirst(lc);
+		const KafkaMessage *bad = &batch->messages[letter->message];
+
+		if (batch->verdicts[letter->message] != VERDICT_DEAD)
+			continue;
+		for (int i = 0; i < batch->n; i++)
+			if (batch->messages[i].part == bad->part && batch->messages[i].offset > bad->offset &&
+				batch->verdicts[i] != VERDICT_CUT)
+			{
+				batch->verdicts[i] = VERDICT_CUT;
+				cut = true;
+			}
+	}
+	foreach(lc, batch->dead)
+	{
+		DeadLetter *letter = lfirst(lc);
+
+		if (batch->verdicts[letter->message] == VERDICT_DEAD)
+			first = lappend(first, letter);
+	}
+	batch->dead = first;
+	return cut;
+}
+
+static void
+write_and_look(Work *work, void *arg)
+{
+	int			before = list_length(work->batch->dead);
+
+	write_halving(work, 0, work->nrows);
+	/* new bad ones: what was written behind them must not stay */
+	work->redo = list_length(work->batch->dead) > before;
+	if (work->redo)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a message behind a bad one was written")));
+}
+
+/* Write, cut behind what turned out bad, and again until nothing new is bad. */
+static void
+write_until_stop(Work *work)
+{
+	ErrorData  *error;
+
+	work->redo = false;
+	while ((error = attempt(work, write_and_look, NULL)) != NULL)
+	{
+		if (!work->redo)
+			ThrowErrorData(error);
+		work->redo = false;
+		work->batch->nrows = 0;
+		for (int i = 0; i < work->nrows; i++)
+			if (work->batch->verdicts[work->rows[i].message] == VERDICT_STORED)
+				work->batch->verdicts[work->rows[i].message] = VERDICT_NONE;
+		cut_behind_dead(work->batch);
+		drop_rows(work);
+	}
+}
+
+/* ---------------------------------------------------------------- apply */
+
+static void
+cut_if_stopping(Work *work)
+{
+	if (work->batch->sub->stop_on_error && cut_behind_dead(work->batch))
+		drop_rows(work);
+}
+
+static void
+produce(Work *work)
+{
+	run_stage(work, decode_from, message_itself);
+	if (work->transform)
+		produce_by_transform(work);
+	cut_if_stopping(work);
+	FAULT_POINT("after_decode");
+}
+
+static void
+write_rows(Work *work)
+{
+	if (!work->careful)
+	{
+		write_all(work);
+		return;
+	}
+	if (work->target->needs_check)
+	{
+		run_stage(work, check_from, message_of_row);
+		drop_rows(work);
+		cut_if_stopping(work);
+	}
+	if (work->batch->sub->stop_on_error)
+		write_until_stop(work);
+	else
+		write_halving(work, 0, work->nrows);
+	end_stage(work);
+}
+
+void
+apply_batch(Batch *batch, bool careful)
+{
+	Work		work = {.batch = batch,.careful = careful,.capacity = Max(batch->n, 16)};
+	EState	   *estate;
+	UserScope	scope;
+
+	if (batch->n == 0)
+		return;
+	work.rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Row) * work.capacity);
+	work.target = target_open(batch->sub);
+	estate = CreateExecutorState();
+	user_scope_begin(&scope, work.target->table_owner, "pg_catalog, pg_temp");
+	work.program = decode_program(batch->sub, work.target->rel, estate);
+	user_scope_end(&scope);
+	if (batch->sub->transform)
+	{
+		user_scope_begin(&scope, batch->sub->owner, batch->sub->search_path);
+		work.transform = transform_prepare(batch->sub, work.target->rel);
+		user_scope_end(&scope);
+	}
+	produce(&work);
+	write_rows(&work);
+	FreeExecutorState(estate);
+	target_close(work.target);
+}
+
+/* ---------------------------------------------------------------- dead letters */
+
+/* A column of the dead letters as an array, for one INSERT of all of them. */
+typedef struct Column
+{
+	Datum	   *values;
+	bool	   *nulls;
+} Column;
+
+static Column
+make_column(int n)
+{
+	Column		column = {palloc0(sizeof(Datum) * n), palloc0(sizeof(bool) * n)};
+
+	return column;
+}
+
+static CatalogArg
+column_arg(Column column, int n, Oid element, Oid array)
+{
+	int16		len;
+	bool		byval;
+	char		align;
+	int			lbound = 1;
+	CatalogArg	arg = {array, (Datum) 0, false};
+
+	get_typlenbyvalalign(element, &len, &byval, &align);
+	arg.value = PointerGetDatum(construct_md_array(column.values, column.nulls, 1, &n, &lbound,
+												   element, len, byval, align));
+	return arg;
+}
+
+static void
+put_bytes(Column column, int i, const char *bytes, size_t len)
+{
+	column.nulls[i] = bytes == NULL;
+	if (bytes)
+		column.values[i] = PointerGetDatum(cstring_to_text_with_len(bytes, (int) len));
+}
+
+void
+store_dead_letters(Batch *batch, int64 (*account_start) (void *arg, int32 part), void *arg)
+{
+	int			n = list_length(batch->dead);
+	enum {PART, OFFSET, TIME, KEY, VALUE, HEADERS, STATE, ERROR_TEXT, START, NCOLUMNS};
+	Column		columns[NCOLUMNS];
+	CatalogScope scope;
+	ListCell   *lc;
+	int			i = 0;
+
+	if (n == 0)
+		return;
+	catalog_begin(&scope);
+	for (int c = 0; c < NCOLUMNS; c++)
+		columns[c] = make_column(n);
+	foreach(lc, batch->dead)
+	{
+		DeadLetter *letter = lfirst(lc);
+		const KafkaMessage *message = &batch->messages[letter->message];
+		Jsonb	   *headers = message_headers(message);
+
+		columns[PART].values[i] = Int32GetDatum(message->part);
+		columns[OFFSET].values[i] = Int64GetDatum(message->offset);
+		columns[TIME].nulls[i] = message->timestamp < 0;
+		columns[TIME].values[i] = message->timestamp < 0 ? (Datum) 0 :
+			TimestampTzGetDatum(kafka_time(message->timestamp));
+		put_bytes(columns[KEY], i, message->key, message->key_len);
+		put_bytes(columns[VALUE], i, message->value, message->value_len);
+		columns[HEADERS].nulls[i] = headers == NULL;
+		columns[HEADERS].values[i] = JsonbPGetDatum(headers);
+		columns[STATE].values[i] = CStringGetTextDatum(unpack_sql_state(letter->sqlstate));
+		columns[ERROR_TEXT].values[i] = CStringGetTextDatum(letter->error);
+		columns[START].values[i] = Int64GetDatum(account_start(arg, message->part));
+		i++;
+	}
+	{
+		CatalogArg	args[] = {
+			CATALOG_INT4(batch->sub->id), CATALOG_TEXT(batch->sub->topic),
+			column_arg(columns[PART], n, INT4OID, INT4ARRAYOID),
+			column_arg(columns[OFFSET], n, INT8OID, INT8ARRAYOID),
+			column_arg(columns[TIME], n, TIMESTAMPTZOID, TIMESTAMPTZARRAYOID),
+			column_arg(columns[KEY], n, BYTEAOID, BYTEAARRAYOID),
+			column_arg(columns[VALUE], n, BYTEAOID, BYTEAARRAYOID),
+			column_arg(columns[HEADERS], n, JSONBOID, JSONBARRAYOID),
+			column_arg(columns[STATE], n, TEXTOID, TEXTARRAYOID),
+			column_arg(columns[ERROR_TEXT], n, TEXTOID, TEXTARRAYOID),
+			column_arg(columns[START], n, INT8OID, INT8ARRAYOID)
+		};
+
+		catalog_execute("INSERT INTO kappa.dead_letter (subscription, topic, part, kafka_offset, "
+						"kafka_timestamp, key, value, headers, sqlstate, error, account_start) "
+						"SELECT $1, $2, d.* FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11) AS d",
+						lengthof(args), args);
+	}
+	catalog_end(&scope);
+}

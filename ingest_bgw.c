@@ -1,0 +1,879 @@
+/*
+ * ingest_bgw.c
+ *		The worker: one process that reads its share of a subscription's partitions
+ *		and commits rows, dead letters and positions together.
+ *
+ *		start		definition and positions are read; a client is opened
+ *		look		the broker is asked about each partition, until it answers
+ *		loop		take what waits (intake.c); when a batch is due: one transaction;
+ *					wait on latch, postmaster death and the client's pipe together
+ *		leave		anything that changes the start's facts ends the process: another
+ *					definition, new partitions, an error of the client.  The launcher
+ *					starts its successor, at once or when the slot says so.
+ *
+ * Invariants: no transaction or snapshot is open while we wait; a batch commits
+ * only under the generation of the definition that it was started with, checked
+ * behind the subscription's lock; a position moves by compare-and-swap in the
+ * transaction of its rows (position.c); after any error of the client nothing more is
+ * committed by this process, because only a new look can tell whether the topic is
+ * still the same.
+ *
+ * A batch that fails: with a transient error it waits and is tried again, from
+ * memory; with another one it is tried again with care (ingest_batch.c), and if that
+ * fails too its partitions are stopped, durably.
+ *
+ * Crash story: kill this process at any instruction.  Either the transaction is
+ * committed, then positions and rows are both there; or it is not, then neither is,
+ * and the successor reads the same messages again.  The consumer group's offsets
+ * are only for Kafka's tools and are sent after the commit is flushed.
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "commands/trigger.h"
+#include "executor/instrument.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "broker_options.h"
+#include "catalog.h"
+#include "compat.h"
+#include "core/backoff.h"
+#include "fault.h"
+#include "ingest.h"
+#include "ingest_batch.h"
+#include "intake.h"
+#include "kafka_client.h"
+#include "position.h"
+#include "shmem.h"
+#include "subscription.h"
+
+#define CLOSE_MS			5000	/* for the library to end */
+#define IDLE_WAIT_MS		1000
+#define TOPIC_CHECK_MS		10000	/* new partitions, topic id */
+#define GROUP_COMMIT_MS		1000	/* Kafka's own tools see us this fresh */
+#define PUBLISH_MS			200		/* live state in shared memory */
+#define RETRY_BASE_MS		1000
+#define RETRY_MAX_MS		60000
+#define RECONNECT_MAX_MS	5000	/* a broker that is back is found this soon */
+#define CAREFUL_BATCHES		100		/* after a bad message */
+#define LOG_LINES_A_MINUTE	20
+
+typedef struct Worker
+{
+	int			slot;
+	WorkerSlot	me;
+	Subscription *sub;
+	int			known_partitions;	/* of the topic, all workers' */
+	KafkaClient *client;
+	Intake	   *intake;
+	MemoryContext batch_context;	/* reset before each try of a batch */
+	int			careful;		/* batches still to be done with care */
+	int			failures;		/* of the batch in hand, in a row */
+	TimestampTz last_commit;
+	TimestampTz next_topic_check;
+	TimestampTz next_publish;
+	TimestampTz next_group_commit;
+	XLogRecPtr	group_lsn;		/* the group may know what is flushed to here */
+	bool		group_behind;
+	TimestampTz log_minute;
+	int			log_lines;
+} Worker;
+
+static Worker worker;
+
+/* ---------------------------------------------------------------- leaving */
+
+/*
+ * The very last callback: by now nothing of the server's is in use.  If the
+ * library's threads do not end in time, we must not run libc's exit handlers
+ * beside them.
+ */
+static void
+leave_library(int code, Datum arg)
+{
+	if (worker.client && !kafka_close(worker.client, CLOSE_MS))
+		_exit(code);
+	worker.client = NULL;
+}
+
+/* Ended without a word (terminated, or an ERROR out of the loop). */
+static void
+leave_slot(int code, Datum arg)
+{
+	WorkerSlot	slot;
+
+	if (!worker_slot(worker.slot, &slot) || slot.pid != MyProcPid)
+		return;
+	worker_slot_detach(worker.slot, WORKER_BACKOFF, code == 0 ? "terminated" : slot.last_error,
+					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   backoff_delay(slot.failures + 1, RETRY_BASE_MS,
+																 RETRY_MAX_MS, MyProcPid)));
+}
+
+/* The definition has changed: the successor reads the new one, if any wants it. */
+static void
+leave_to_reload(void)
+{
+	worker_slot_detach(worker.slot, WORKER_WAITING, NULL, 0);
+	proc_exit(0);
+}
+
+static void
+leave_unwanted(void)
+{
+	if (worker.sub)
+		forget_partitions(MyDatabaseId, worker.me.subscription);
+	worker_slot_release(worker.slot);
+	proc_exit(0);
+}
+
+/* Something outside must change first; try again after a while. */
+static void
+leave_to_retry(const char *reason, int max_ms)
+{
+	WorkerSlot	slot = {0};
+
+	(void) worker_slot(worker.slot, &slot);
+	worker_slot_detach(worker.slot, WORKER_BACKOFF, reason,
+					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   backoff_delay(slot.failures + 1, RETRY_BASE_MS,
+																 max_ms, MyProcPid)));
+	proc_exit(0);
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+static void
+check_signals(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		pin_settings();
+	}
+}
+
+/* What the library has to say goes to the server's log, a few lines a minute. */
+static void
+print_library_log(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char		line[512];
+	int			level;
+
+	if (now - worker.log_minute > USECS_PER_MINUTE)
+	{
+		worker.log_minute = now;
+		worker.log_lines = 0;
+	}
+	while (kafka_next_log(worker.client, &level, line, sizeof(line)))
+		if (worker.log_lines++ < LOG_LINES_A_MINUTE)
+			ereport(level <= 4 ? LOG : DEBUG1,
+					(errmsg("Kafka client of subscription \"%s\": %s", worker.sub->name, line)));
+}
+
+/* The one wait.  True: the latch was set, somebody wants something. */
+static bool
+wait_for_events(long ms)
+{
+	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
+	int			rc;
+
+	Assert(!IsTransactionState());
+	if (worker.client)
+		rc = WaitLatchOrSocket(MyLatch, events | WL_SOCKET_READABLE,
+							   kafka_wake_fd(worker.client), ms, PG_WAIT_EXTENSION);
+	else
+		rc = WaitLatch(MyLatch, events, ms, PG_WAIT_EXTENSION);
+	if (rc & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	check_signals();
+	return (rc & WL_LATCH_SET) != 0;
+}
+
+/* ---------------------------------------------------------------- definition */
+
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Begin a transaction that may change what belongs to the subscription: under its
+ * lock, with a snapshot taken behind it, and only while our definition stands.
+ */
+static void
+begin_under_lock(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	lock_subscription(worker.me.subscription, SUBSCRIPTION_BATCH_LOCK);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (subscription_generation(worker.me.subscription) == worker.sub->generation)
+		return;
+	AbortCurrentTransaction();
+	leave_to_reload();
+}
+
+static void
+commit(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Woken while nothing came: is it us whom a control function means? */
+static void
+reread_definition(void)
+{
+	bool		stands;
+
+	begin();
+	stands = subscription_generation(worker.me.subscription) == worker.sub->generation;
+	commit();
+	if (!stands)
+		leave_to_reload();
+}
+
+static void
+load_definition(void)
+{
+	MemoryContext old;
+
+	begin();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	worker.sub = catalog_exists() ? subscription_by_id(worker.me.subscription, true) : NULL;
+	MemoryContextSwitchTo(old);
+	commit();
+	if (worker.sub == NULL || !worker.sub->enabled || worker.sub->foreign_identity ||
+		worker.me.worker >= worker.sub->workers)
+		leave_unwanted();
+}
+
+/* ---------------------------------------------------------------- starting */
+
+static void
+open_client(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "Kafka settings",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old;
+	BrokerSettings *settings;
+	KafkaError	error;
+	char	   *group;
+
+	begin();
+	old = MemoryContextSwitchTo(context);
+	settings = broker_settings(worker.sub->server, worker.sub->owner, worker.sub->options);
+	group = psprintf("pg.%s.%s", get_database_name(MyDatabaseId), worker.sub->name);
+	settings->settings = repalloc(settings->settings,
+								  sizeof(KafkaSetting) * (settings->nsettings + 1));
+	settings->settings[settings->nsettings].name = "queued.max.messages.kbytes";
+	settings->settings[settings->nsettings++].value = psprintf("%d", kappa_worker_memory / 2);
+	MemoryContextSwitchTo(old);
+	commit();
+	worker.client = kafka_open(settings->settings, settings->nsettings, group, &error);
+	MemoryContextDelete(context);
+	if (worker.client == NULL)
+		ereport(ERROR,
+				(errcode(kafka_error_sqlstate(&error)),
+				 errmsg("could not make a Kafka client for subscription \"%s\": %s",
+						worker.sub->name, error.text)));
+}
+
+static void
+load_intake(void)
+{
+	Position   *all;
+	Position   *own;
+	int			nall;
+	int			nown;
+	MemoryContext old;
+
+	begin();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	all = load_positions(worker.sub->id, -1, 1, &nall);
+	own = load_positions(worker.sub->id, worker.me.worker, worker.sub->workers, &nown);
+	worker.known_partitions = nall > 0 ? all[nall - 1].part + 1 : 0;
+	worker.intake = make_intake(worker.sub, worker.client, own, nown);
+	MemoryContextSwitchTo(old);
+	commit();
+}
+
+/* ---------------------------------------------------------------- stops */
+
+/* Durable, in a transaction of its own; the other partitions go on. */
+static void
+store_stop(int32 part, const char *word, int64 from, int64 to, const char *detail)
+{
+	begin_under_lock();
+	stop_partition(worker.sub->id, part, word, from, to, detail);
+	commit();
+	intake_stop(worker.intake, part);
+	worker_slot_error(worker.slot, psprintf("%s: partition %d, offsets [%lld, %lld): %s", word, part,
+											(long long) from, (long long) to, detail));
+}
+
+static void
+store_problems(void)
+{
+	for (int i = 0; i < worker.intake->nproblems; i++)
+	{
+		const IntakeProblem *p = &worker.intake->problems[i];
+
+		store_stop(p->part, p->word, p->from, p->to, p->detail);
+	}
+	worker.intake->nproblems = 0;
+}
+
+/* The batch's partitions cannot go on with this definition or table. */
+static void
+stop_batch(const ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	bool		rights = error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION);
+	char	   *detail = psprintf("%s: %s%s%s", unpack_sql_state(error->sqlerrcode), error->message,
+								  error->detail ? " " : "", error->detail ? error->detail : "");
+
+	for (int i = 0; i < worker.intake->nparts; i++)
+	{
+		IntakePartition *p = &worker.intake->parts[i];
+
+		if (p->fetching && p->expected > p->pos.next_offset)
+			store_stop(p->pos.part, rights ? "rights" : "schema",
+					   p->pos.next_offset, p->expected, detail);
+	}
+	intake_release(worker.intake);
+}
+
+/* ---------------------------------------------------------------- errors of the client */
+
+static void
+client_failed(const KafkaError *error)
+{
+	ereport(LOG,
+			(errmsg("subscription \"%s\" lost its Kafka client: %s", worker.sub->name, error->text)));
+	worker_slot_error(worker.slot, error->text);
+	switch (error->class)
+	{
+		case KAFKA_DISCONNECTED:
+		case KAFKA_TIMED_OUT:
+			leave_to_retry("disconnected", RECONNECT_MAX_MS);
+			break;
+		case KAFKA_UNKNOWN_TOPIC:
+			leave_to_retry("the topic does not exist", RECONNECT_MAX_MS);
+			break;
+		case KAFKA_OUT_OF_RANGE:
+			leave_to_retry("offset out of range", RETRY_BASE_MS);
+			break;
+		case KAFKA_AUTHENTICATION:
+			leave_to_retry(psprintf("authentication: %s", error->text), RETRY_MAX_MS);
+			break;
+		default:
+			leave_to_retry(error->text, RETRY_MAX_MS);
+	}
+}
+
+/*
+ * The broker does not answer yet.  The library goes on trying; why it fails it
+ * tells by events.
+ */
+static void
+wait_for_broker(void)
+{
+	const KafkaError *error = &worker.intake->error;
+	const char *reason = "disconnected";
+
+	if (error->class == KAFKA_AUTHORIZATION)
+	{
+		for (int i = 0; i < worker.intake->nparts; i++)
+		{
+			IntakePartition *p = &worker.intake->parts[i];
+
+			if (p->fetching)
+				store_stop(p->pos.part, "rights", p->pos.next_offset, p->pos.next_offset,
+						   psprintf("the broker refuses to let us read the topic: %s", error->text));
+		}
+		return;
+	}
+	if (error->class == KAFKA_UNKNOWN_TOPIC || error->class == KAFKA_FATAL)
+		client_failed(error);
+	if (error->class != KAFKA_DISCONNECTED && error->class != KAFKA_TIMED_OUT)
+		reason = error->class == KAFKA_AUTHENTICATION ?
+			psprintf("authentication: %s", error->text) : error->text;
+	worker_slot_state(worker.slot, WORKER_BACKOFF, reason);
+	print_library_log();
+	if (wait_for_events(RETRY_BASE_MS))
+		reread_definition();
+}
+
+/* Events that came instead of the answer: they know better what is wrong. */
+static void
+look_at_events(void)
+{
+	KafkaError	asked = worker.intake->error;
+
+	if (intake_fill(worker.intake) != INTAKE_ERROR ||
+		worker.intake->error.class == KAFKA_DISCONNECTED)
+		worker.intake->error = asked;
+}
+
+static void
+look_at_partitions(void)
+{
+	for (int i = 0; i < worker.intake->nparts; i++)
+	{
+		IntakeResult result;
+
+		while ((result = intake_look(worker.intake, i)) == INTAKE_ERROR)
+		{
+			look_at_events();
+			wait_for_broker();
+		}
+		if (result == INTAKE_PROBLEM)
+			store_problems();
+	}
+	worker_slot_state(worker.slot, WORKER_RUNNING, NULL);
+	if (intake_assign(worker.intake) == INTAKE_ERROR)
+		client_failed(&worker.intake->error);
+}
+
+/* ---------------------------------------------------------------- the topic */
+
+/* Another id than the stored one: deleted and made anew. */
+static void
+check_topic_id(void)
+{
+	char		id[64];
+	KafkaError	error;
+
+	if (worker.sub->topic_id == NULL ||
+		!kafka_topic_id(worker.client, worker.sub->topic, id, sizeof(id), 500, &error) ||
+		strcmp(id, worker.sub->topic_id) == 0)
+		return;
+	for (int i = 0; i < worker.intake->nparts; i++)
+	{
+		IntakePartition *p = &worker.intake->parts[i];
+
+		if (p->fetching)
+			store_stop(p->pos.part, "recreated", p->pos.next_offset, p->pos.next_offset,
+					   "the topic has another id: it was deleted and made anew");
+	}
+	intake_release(worker.intake);
+}
+
+/* Rows for partitions that the topic has got since; they start at their first message. */
+static void
+add_partitions(int npartitions)
+{
+	int			added = 0;
+
+	for (int32 part = worker.known_partitions; part < npartitions; part++)
+	{
+		int64_t		low;
+		int64_t		high;
+		KafkaError	error;
+
+		if (part % worker.sub->workers != worker.me.worker)
+			continue;
+		if (!kafka_offsets(worker.client, worker.sub->topic, part, &low, &high, 500, &error))
+			return;
+		begin_under_lock();
+		add_position(worker.sub->id, part, low);
+		commit();
+		added++;
+	}
+	if (added > 0)
+		leave_to_reload();
+	worker.known_partitions = npartitions;
+}
+
+static void
+check_topic(TimestampTz now)
+{
+	KafkaMetadata *metadata;
+	KafkaError	error;
+	int			npartitions = 0;
+
+	if (now < worker.next_topic_check)
+		return;
+	worker.next_topic_check = TimestampTzPlusMilliseconds(now, TOPIC_CHECK_MS);
+	metadata = kafka_metadata(worker.client, worker.sub->topic, 500, &error);
+	if (metadata == NULL)
+		return;
+	if (metadata->ntopics == 1)
+		npartitions = metadata->topics[0].partitions;
+	kafka_free_metadata(metadata);
+	if (npartitions > worker.known_partitions)
+		add_partitions(npartitions);
+	check_topic_id();
+}
+
+/* ---------------------------------------------------------------- being seen */
+
+static bool
+open_transaction_ahead(const IntakePartition *p, TimestampTz now)
+{
+	return p->fetching && p->at_end && p->high_watermark > p->expected &&
+		now - p->end_seen > USECS_PER_SEC;
+}
+
+static void
+publish_partition(IntakePartition *p, TimestampTz now)
+{
+	PartitionStatus status;
+	int64_t		low;
+	int64_t		high;
+
+	kafka_cached_offsets(worker.client, worker.sub->topic, p->pos.part, &low, &high);
+	if (high >= 0)
+		p->high_watermark = high;
+	status.high_watermark = p->high_watermark;
+	status.end_offset = p->at_end ? p->expected : -1;
+	status.end_seen = p->end_seen;
+	status.idle = p->fetching && p->at_end && now - p->end_seen > worker.sub->idle_timeout;
+	set_partition_status(MyDatabaseId, worker.sub->id, p->pos.part, &status);
+}
+
+static void
+publish_state(TimestampTz now)
+{
+	Intake	   *intake = worker.intake;
+	bool		any = false;
+	char	   *reason = NULL;
+
+	for (int i = 0; i < intake->nparts; i++)
+	{
+		any |= intake->parts[i].fetching;
+		if (reason == NULL && open_transaction_ahead(&intake->parts[i], now))
+			reason = psprintf("open transaction at offset %lld",
+							  (long long) intake->parts[i].expected);
+	}
+	if (!any && intake->nparts > 0)
+		worker_slot_state(worker.slot, WORKER_STOPPED, NULL);
+	else if (intake_at_end(intake) && !intake_has_work(intake))
+		worker_slot_state(worker.slot, WORKER_IDLE, reason);
+	else
+		worker_slot_state(worker.slot, WORKER_RUNNING, NULL);
+	if (reason)
+		pfree(reason);
+}
+
+static void
+publish(bool now_please)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < worker.next_publish && !now_please)
+		return;
+	worker.next_publish = TimestampTzPlusMilliseconds(now, PUBLISH_MS);
+	for (int i = 0; i < worker.intake->nparts; i++)
+		publish_partition(&worker.intake->parts[i], now);
+	publish_state(now);
+}
+
+/* Offsets to the consumer group, once the commit that they stand for is flushed. */
+static void
+commit_to_group(TimestampTz now)
+{
+	KafkaPlace *places;
+
+	if (!worker.group_behind || now < worker.next_group_commit ||
+		GetFlushRecPtr(NULL) < worker.group_lsn)
+		return;
+	places = palloc(sizeof(KafkaPlace) * Max(worker.intake->nparts, 1));
+	for (int i = 0; i < worker.intake->nparts; i++)
+	{
+		places[i].part = worker.intake->parts[i].pos.part;
+		places[i].offset = worker.intake->parts[i].pos.next_offset;
+	}
+	kafka_commit(worker.client, worker.sub->topic, places, worker.intake->nparts);
+	pfree(places);
+	worker.group_behind = false;
+	worker.next_group_commit = TimestampTzPlusMilliseconds(now, GROUP_COMMIT_MS);
+}
+
+/* ---------------------------------------------------------------- the batch */
+
+static void
+batch_error_context(void *arg)
+{
+	errcontext("batch of subscription \"%s\" from topic \"%s\"", worker.sub->name, worker.sub->topic);
+}
+
+/* Deferred constraints would fail at commit, where no message is to blame. */
+static void
+set_constraints_immediate(void)
+{
+	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
+
+	AfterTriggerSetState(statement);
+}
+
+static void
+batch_transaction(bool careful)
+{
+	Intake	   *intake = worker.intake;
+	Batch	   *batch;
+	WalUsage	wal_start = pgWalUsage;
+	WalUsage	wal = {0};
+
+	begin_under_lock();
+	set_constraints_immediate();
+	MemoryContextSwitchTo(worker.batch_context);
+	batch = make_batch(worker.sub, intake->messages, intake->nmessages);
+	apply_batch(batch, careful);
+	FAULT_POINT("before_position");
+	intake_store(intake, batch);
+	PopActiveSnapshot();
+	FAULT_POINT("before_commit");
+	CommitTransactionCommand();
+	FAULT_POINT("after_commit");
+	WalUsageAccumDiff(&wal, &pgWalUsage, &wal_start);
+	worker_slot_commit(worker.slot, intake->nmessages, batch->nrows, intake->bytes, wal.wal_bytes);
+}
+
+/* NULL: committed. */
+static ErrorData *
+try_batch(bool careful)
+{
+	ErrorContextCallback callback = {.callback = batch_error_context,.previous = error_context_stack};
+	ErrorData  *volatile error = NULL;
+	IntakeState *before;
+
+	MemoryContextReset(worker.batch_context);
+	MemoryContextSwitchTo(worker.batch_context);
+	before = intake_save(worker.intake);
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		batch_transaction(careful);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(worker.batch_context);
+		error = CopyErrorData();
+		/* the first try's error is the careful one's to report */
+		if (careful || classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+			EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		intake_restore(worker.intake, before);
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+	MemoryContextSwitchTo(worker.batch_context);
+	return error;
+}
+
+static void
+batch_committed(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	worker.last_commit = now;
+	worker.failures = 0;
+	if (worker.careful > 0)
+		worker.careful--;
+	worker.group_behind = true;
+	worker.group_lsn = XactLastCommitEnd;
+	intake_release(worker.intake);
+	pgstat_report_stat(false);
+}
+
+/* Wait before the same batch is tried again; the definition may change meanwhile. */
+static void
+back_off(const ErrorData *error)
+{
+	TimestampTz until;
+
+	worker.failures++;
+	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										backoff_delay(worker.failures, RETRY_BASE_MS, RETRY_MAX_MS, MyProcPid));
+	worker_slot_retry(worker.slot);
+	worker_slot_error(worker.slot, error->message);
+	worker_slot_backoff(worker.slot, error->message, until);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	for (;;)
+	{
+		long		ms = (until - GetCurrentTimestamp()) / 1000;
+
+		if (ms <= 0)
+			return;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		check_signals();
+		reread_definition();
+	}
+}
+
+static void
+run_batch(void)
+{
+	FAULT_POINT("after_poll");
+	pgstat_report_activity(STATE_RUNNING, "storing a batch");
+	for (;;)
+	{
+		bool		careful = worker.careful > 0;
+		ErrorData  *error = try_batch(careful);
+
+		if (error == NULL)
+		{
+			batch_committed();
+			break;
+		}
+		/* the fence: another owner has moved a position; read them again */
+		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE && worker.failures >= 2)
+			leave_to_retry(error->message, RETRY_MAX_MS);
+		if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+			back_off(error);
+		else if (!careful)
+			worker.careful = CAREFUL_BATCHES;
+		else
+		{
+			stop_batch(error);
+			break;
+		}
+	}
+	pgstat_report_activity(STATE_IDLE, NULL);
+	publish(true);
+}
+
+/*
+ * ms until the batch in hand is due; 0 now, -1 there is none.  Behind: when it is
+ * full or batch_wait old.  Caught up: at once, but not more often than batch_wait,
+ * so that a steady trickle does not become a commit a message.
+ */
+static long
+batch_due(IntakeResult result)
+{
+	Intake	   *intake = worker.intake;
+	TimestampTz due;
+	TimestampTz now;
+
+	if (!intake_has_work(intake))
+		return -1;
+	if (result == INTAKE_FULL)
+		return 0;
+	now = GetCurrentTimestamp();
+	due = worker.last_commit + worker.sub->batch_wait;
+	if (intake->nmessages > 0 && !intake_at_end(intake))
+		due = intake->first_taken + worker.sub->batch_wait;
+	return due <= now ? 0 : (due - now + 999) / 1000;
+}
+
+/* ---------------------------------------------------------------- main */
+
+static void
+turn(void)
+{
+	IntakeResult result;
+	long		wait;
+	TimestampTz now;
+
+	MemoryContextSwitchTo(worker.batch_context);
+	check_signals();
+	result = intake_fill(worker.intake);
+	if (result == INTAKE_PROBLEM)
+	{
+		/* what came before the problems is good */
+		if (intake_has_work(worker.intake))
+			run_batch();
+		store_problems();
+		return;
+	}
+	if (result == INTAKE_ERROR)
+		client_failed(&worker.intake->error);
+	wait = batch_due(result);
+	if (wait == 0)
+	{
+		run_batch();
+		return;
+	}
+	now = GetCurrentTimestamp();
+	commit_to_group(now);
+	check_topic(now);
+	publish(false);
+	print_library_log();
+	if (wait < 0)
+		pgstat_report_stat(false);
+	if (wait_for_events(wait < 0 ? IDLE_WAIT_MS : wait))
+		reread_definition();
+}
+
+static void
+start_worker(int slot)
+{
+	worker.slot = slot;
+	on_proc_exit(leave_library, (Datum) 0); /* first in, so last to run */
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	if (!worker_slot_attach(slot, &worker.me))
+		proc_exit(0);
+	before_shmem_exit(leave_slot, (Datum) 0);
+	BackgroundWorkerInitializeConnectionByOid(worker.me.database, InvalidOid, 0);
+	pin_settings();
+	MemoryContextSwitchTo(TopMemoryContext);
+	worker.batch_context = AllocSetContextCreate(TopMemoryContext, "batch",
+												 ALLOCSET_DEFAULT_MINSIZE,
+												 1024 * 1024, 64 * 1024 * 1024);
+	load_definition();
+	SetConfigOption("application_name",
+					psprintf("pg_kappa %s %d", worker.sub->name, worker.me.worker),
+					PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+static void
+remember_error(void)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
+	worker_slot_error(worker.slot, error->message);
+}
+
+void
+pg_kappa_worker_main(Datum arg)
+{
+	start_worker(DatumGetInt32(arg));
+	PG_TRY();
+	{
+		open_client();
+		load_intake();
+		look_at_partitions();
+		for (;;)
+			turn();
+	}
+	PG_CATCH();
+	{
+		remember_error();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}

@@ -1,0 +1,74 @@
+/*
+ * position.h
+ *		Where reading goes on: one row a partition, moved by compare-and-swap
+ *		in the transaction that stores the rows.
+ */
+#ifndef KAPPA_POSITION_H
+#define KAPPA_POSITION_H
+
+#include "postgres.h"
+
+#include "storage/itemptr.h"
+#include "utils/timestamp.h"
+
+typedef struct Position
+{
+	int32		part;
+	int64		start_offset;
+	int64		next_offset;	/* as stored: what the fence expects */
+	int64		last_offset;	/* -1: none */
+	int64		last_timestamp;
+	uint64		last_fingerprint;
+	TimestampTz max_event_time; /* DT_NOBEGIN: none */
+	char		stop_word[16];	/* "" where it is not stopped */
+	int			recent_messages;
+	int			recent_dead;
+	ItemPointerData tid;		/* where the row was last seen */
+} Position;
+
+/* What a batch adds to a partition's account. */
+typedef struct PositionDelta
+{
+	int64		next_offset;	/* the new position */
+	int64		stored;
+	int64		dead_lettered;
+	int64		filtered;
+	int64		skipped;
+	int64		holes;
+	int64		future_rows;
+	int64		high_watermark; /* -1: leave */
+} PositionDelta;
+
+/* All partitions of a subscription, ordered; worker < 0: all, else its own. */
+extern Position *load_positions(int32 subscription, int worker, int workers, int *n);
+
+/* Rows for new partitions, (part, offset) each; present ones stay. */
+extern void add_position(int32 subscription, int32 part, int64 offset);
+
+/*
+ * The fence: move each row from positions[i]->next_offset and add its delta.
+ * The other fields (last_*, max_event_time, recent_*) are stored as they are;
+ * next_offset and tid are brought up to date.  ERROR 40001 where a stored value is
+ * not the expected one: another owner was here.
+ */
+extern void advance_positions(int32 subscription, int n, Position **positions,
+							  const PositionDelta *deltas);
+
+/* Durable stop of one partition; keeps an earlier one. */
+extern void stop_partition(int32 subscription, int32 part, const char *word,
+						   int64 from, int64 to, const char *detail);
+
+/* Clear stops of the words, "schema,rights" (NULL: all), of a partition (-1: all). */
+extern int	clear_stops(int32 subscription, int32 part, const char *words);
+
+/* A redriven dead letter moves from dead_lettered to stored or filtered. */
+extern void settle_dead_letters(int32 subscription, int32 part, int64 account_start,
+								int64 stored, int64 filtered);
+
+/* verdict of a partition: "ok" or "unverified" */
+extern void set_verdict(int32 subscription, int32 part, const char *verdict);
+
+/* A Kafka timestamp (ms since 1970, not -1) as PostgreSQL's. */
+extern TimestampTz kafka_time(int64 ms);
+
+#endif

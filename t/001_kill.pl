@@ -1,0 +1,131 @@
+
+# A worker, the whole server or the broker is killed with SIGKILL in the middle of
+# its work, twenty seeded times: each message is there once, says a reader of
+# Kafka that knows nothing of us.
+#
+# The topic holds committed and aborted transactions and messages that cannot be
+# stored.  Each round produces some, waits until a random number of them has
+# arrived, kills, starts again what does not start itself, and compares all rows and dead letters.
+#
+#   KAPPA_SEED=N replays a run's choices, KAPPA_KILLS=N changes their number.
+
+use strict;
+use warnings;
+
+use KappaTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $seed = seed();
+my $kills = $ENV{KAPPA_KILLS} // 20;
+my $messages = 4000;
+
+my $address = broker_start();
+tool('create', 'plain', 3);
+my $node = kappa_node('kill');
+kappa_server($node, $address);
+$node->safe_psql('postgres', q{
+	CREATE TABLE plain (kafka_partition integer, kafka_offset bigint, kafka_key bytea, value text);
+	SELECT kappa.subscribe(name => 'plain', server => 'main', topic => 'plain', target => 'public.plain',
+		format => 'text', workers => 2, batch_rows => 200);
+});
+
+# Rows and dead letters, by the tables alone
+sub arrived
+{
+	return $node->safe_psql('postgres',
+		"SELECT (SELECT count(*) FROM plain) + (SELECT count(*) FROM kappa.dead_letters WHERE name = 'plain')");
+}
+
+sub workers
+{
+	return split /\n/, $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_kappa worker' ORDER BY application_name");
+}
+
+sub kill_worker
+{
+	my @pids = workers();
+	return 0 unless @pids;
+	return kill 'KILL', $pids[ pick(scalar @pids) ];
+}
+
+sub slurp_if
+{
+	my ($file) = @_;
+
+	open my $in, '<', $file or return '';
+	return <$in> // '';
+}
+
+# Stopped first, so that nobody gets to run in between; no process of it is left.
+sub kill_server
+{
+	my $file = slurp_file($node->data_dir . '/postmaster.pid');
+	my ($postmaster) = split /\n/, $file;
+
+	kill 'STOP', $postmaster;
+	my @pids = ($postmaster, split ' ', `ps -o pid= --ppid $postmaster`);
+	kill 'KILL', @pids;
+	poll_until(20, sub { !grep { slurp_if("/proc/$_/stat") =~ /\) [^ZX]/ } @pids }) or die "the server does not die";
+	# where nobody reaps orphans the dead postmaster still looks alive to a new one
+	poll_until(5, sub { !-e "/proc/$postmaster" }) or unlink $node->data_dir . '/postmaster.pid';
+	$node->{_pid} = undef;
+	$node->start;
+	return 1;
+}
+
+sub kill_broker
+{
+	broker_kill();
+	broker_start();
+	return 1;
+}
+
+my %victims = (worker => \&kill_worker, server => \&kill_server, broker => \&kill_broker);
+my @names = ('worker', 'worker', 'server', 'server', 'broker');
+
+# Returns the process that produces, for waitpid.
+sub produce
+{
+	my ($round) = @_;
+
+	return tool_async('produce', '--seed', $seed + $round, '--topic', 'plain', '--kind', 'plain',
+		'--messages', $messages, '--broken', 2, '--transactional', '--transaction-size', 200,
+		'--abort-percent', 15);
+}
+
+my $started = time();
+my $total = 0;
+for my $round (1 .. $kills)
+{
+	my $victim = $names[ pick(scalar @names) ];
+	my $before = arrived();
+	my $wanted = $before + 1 + pick(int($messages / 2));
+	my $producer = produce($round);
+	my $microseconds = pick(30_000);
+
+	ok(poll_until(60, sub { arrived() >= $wanted }), "round $round: " . ($wanted - $before) . ' messages arrive')
+	  or last;
+	usleep($microseconds);
+	ok(poll_until(60, $victims{$victim}), "round $round: kill the $victim") or last;
+	waitpid $producer, 0;
+
+	# the oracle's own count says when all should be there
+	my ($same, $said);
+	poll_until(60, sub {
+		my ($expected) = tool('oracle', '--topic', 'plain') =~ /messages=(\d+)/;
+		$total = $expected;
+		return arrived() >= $expected; });
+	($same, $said) = oracle_compare($node, 'plain', table => 'plain', name => 'plain');
+	ok($same, "round $round ($victim): $said") or last;
+}
+
+cmp_ok($total, '>=', $kills * $messages / 3, "the rounds had something to lose: $total messages");
+is( $node->safe_psql('postgres', "SELECT count(*), bool_and(balanced) FROM kappa.balance WHERE name = 'plain'"),
+	'3|t', 'kappa.balance agrees');
+note(sprintf('%d kills in %.0f s', $kills, time() - $started));
+$node->stop;
+done_testing();
