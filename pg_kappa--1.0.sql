@@ -262,7 +262,7 @@ CREATE FUNCTION kappa.subscribe(
 	on_error        text DEFAULT 'dead_letter',
 	workers         integer DEFAULT 1,
 	batch_rows      integer DEFAULT 10000,
-	batch_wait      interval DEFAULT '20 ms',
+	batch_wait      interval DEFAULT '10 ms',
 	options         jsonb DEFAULT '{}',
 	enabled         boolean DEFAULT true
 )
