@@ -11,9 +11,9 @@ PGFILEDESC = "pg_kappa - Kafka into tables, exactly once"
 
 OBJS = \
 	pg_kappa.o shmem.o catalog.o fault.o views.o \
-	subscription.o subscription_control.o position.o \
+	subscription.o subscription_check.o subscription_control.o position.o \
 	broker_options.o broker.o kafka_client.o \
-	value.o decode.o transform.o target_table.o \
+	value.o decode.o transform_query.o transform.o target_table.o \
 	ingest_batch.o intake.o ingest_run.o ingest_launcher.o ingest_bgw.o \
 	windows.o \
 	core/backoff.o core/batch.o core/csv.o core/json.o core/scalar.o core/window.o

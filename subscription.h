@@ -91,16 +91,6 @@ extern int64 subscription_generation(int32 id);
 /* raise generation; workers reload after this transaction's commit */
 extern void touch_subscription(int32 id);
 
-/*
- * What kappa.subscribe checks before it asks the broker, in its order; role is
- * the (future) owner: server, target, what concerns the target's columns (which
- * fills in the key_columns of an upsert), numbers and options.
- */
-extern void check_subscription_server(const char *server, Oid role);
-extern void check_subscription_target(Oid target, Oid role, bool upsert);
-extern void check_subscription_definition(Subscription *sub);
-extern void check_subscription_limits(const Subscription *sub);
-
 /* The words of the definition's columns; ERROR 22023 lists the right ones. */
 extern MessageFormat parse_message_format(const char *word);
 extern const char *message_format_word(MessageFormat format);

@@ -44,6 +44,7 @@
 #include "position.h"
 #include "shmem.h"
 #include "subscription.h"
+#include "subscription_check.h"
 
 #define POLL_MS				20
 #define MAX_TIMEOUT			((int64) 3650 * USECS_PER_DAY)
