@@ -7,7 +7,8 @@
  *		columns => NULL		kafka_* columns from the message's metadata, every other
  *							column from the JSON member of its name, from the next
  *							CSV field, or (text, bytea) column "value" from it all
- *		columns => {...}	those named there; metadata columns still by name
+ *		columns => {...}	those named there; metadata columns still by name, and what
+ *							is not JSON as above
  *
  * Generated columns are never filled.  A column that nothing fills takes its
  * default (complete_row).  Everything is allocated in the batch's memory context;
@@ -202,7 +203,7 @@ mapped_source(DecodeColumn *column, const char *name, Jsonb *columns, PathList *
 	if (strncmp(text, "kafka.", 6) == 0)
 		return metadata_source(psprintf("kafka_%s", text + 6), &column->source);
 	column->source = COLUMN_PATH;
-	column->number = add_path(paths, text);
+	column->number = add_path(paths, pg_server_to_any(text, strlen(text), PG_UTF8));
 	return true;
 }
 
@@ -212,7 +213,8 @@ natural_source(DecodeColumn *column, const char *name, DecodeProgram *program, P
 {
 	if (metadata_source(name, &column->source))
 		return true;
-	if (program->sub->columns != NULL)
+	/* elsewhere "columns" can only say where metadata goes, not where the value does */
+	if (program->sub->format == FORMAT_JSON && program->sub->columns != NULL)
 		return false;
 	switch (program->sub->format)
 	{
@@ -244,7 +246,7 @@ program_columns(DecodeProgram *program, PathList *paths)
 			continue;
 		column->unit = -1;
 		column->attno = att->attnum;
-		if (!mapped_source(column, name, program->sub->columns, paths) &&
+		if (!mapped_source(column, NameStr(att->attname), program->sub->columns, paths) &&
 			!natural_source(column, name, program, paths))
 			continue;
 		value_type_init(&column->type, att->atttypid, att->atttypmod);
@@ -252,6 +254,36 @@ program_columns(DecodeProgram *program, PathList *paths)
 		if (program->sub->event_time && strcmp(NameStr(att->attname), program->sub->event_time) == 0)
 			program->event_time = att->attnum;
 	}
+}
+
+static void
+check_column(DecodeProgram *program, const char *name)
+{
+	if (get_attnum(RelationGetRelid(program->target), name) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" does not exist in relation \"%s\"",
+						name, RelationGetRelationName(program->target)),
+				 errdetail("The definition of subscription \"%s\" names it.",
+						   program->sub->name)));
+}
+
+/* What the definition names may be gone by now; its values must not go with it. */
+static void
+check_definition_columns(DecodeProgram *program)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	if (program->sub->event_time)
+		check_column(program, program->sub->event_time);
+	if (program->sub->columns == NULL)
+		return;
+	it = JsonbIteratorInit(&program->sub->columns->root);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+		if (token == WJB_KEY)
+			check_column(program, pnstrdup(value.val.string.val, value.val.string.len));
 }
 
 static void
@@ -331,6 +363,7 @@ decode_program(const Subscription *sub, Relation target, EState *estate)
 		program->csv = csv_settings(sub->options);
 	paths.n = 0;
 	paths.paths = palloc(sizeof(JsonPath) * Max(program->desc->natts, 1));
+	check_definition_columns(program);
 	program_columns(program, &paths);
 	program_keys(program);
 	program_defaults(program, estate);

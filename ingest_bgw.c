@@ -66,6 +66,7 @@
 
 #define CLOSE_MS			5000	/* for the library to end */
 #define IDLE_WAIT_MS		1000
+#define DEFINITION_CHECK_MS	3000	/* while nothing comes: is the extension still there? */
 #define TOPIC_CHECK_MS		10000	/* new partitions, topic id */
 #define GROUP_COMMIT_MS		1000	/* Kafka's own tools see us this fresh */
 #define PUBLISH_MS			200		/* live state in shared memory */
@@ -74,6 +75,7 @@
 #define RECONNECT_MAX_MS	5000	/* a broker that is back is found this soon */
 #define CAREFUL_BATCHES		100		/* after a bad message */
 #define LOG_LINES_A_MINUTE	20
+#define MESSAGE_OVERHEAD	400		/* bytes that librdkafka takes for a message */
 
 typedef struct Worker
 {
@@ -81,6 +83,8 @@ typedef struct Worker
 	WorkerSlot	me;
 	Subscription *sub;
 	int			known_partitions;	/* of the topic, all workers' */
+	int			npositions;		/* our own, as they stood at the start */
+	Position   *positions;
 	KafkaClient *client;
 	Intake	   *intake;
 	MemoryContext batch_context;	/* reset before each try of a batch */
@@ -88,6 +92,7 @@ typedef struct Worker
 	int			failures;		/* of the batch in hand, in a row */
 	TimestampTz last_commit;
 	TimestampTz next_topic_check;
+	TimestampTz next_definition_check;
 	TimestampTz next_publish;
 	TimestampTz next_group_commit;
 	XLogRecPtr	group_lsn;		/* the group may know what is flushed to here */
@@ -244,12 +249,17 @@ commit(void)
 	CommitTransactionCommand();
 }
 
-/* Woken while nothing came: is it us whom a control function means? */
+/*
+ * Woken while nothing came: is it us whom a control function means?  DROP
+ * EXTENSION wakes nobody, so we look from time to time as well.
+ */
 static void
 reread_definition(void)
 {
 	bool		stands;
 
+	worker.next_definition_check = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															   DEFINITION_CHECK_MS);
 	begin();
 	stands = subscription_generation(worker.me.subscription) == worker.sub->generation;
 	commit();
@@ -275,6 +285,47 @@ load_definition(void)
 /* ---------------------------------------------------------------- starting */
 
 static void
+load_own_positions(void)
+{
+	Position   *all;
+	int			nall;
+	MemoryContext old;
+
+	begin();
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	all = load_positions(worker.sub->id, -1, 1, &nall);
+	worker.known_partitions = nall > 0 ? all[nall - 1].part + 1 : 0;
+	worker.positions = load_positions(worker.sub->id, worker.me.worker, worker.sub->workers,
+									  &worker.npositions);
+	MemoryContextSwitchTo(old);
+	commit();
+}
+
+static void
+add_setting(BrokerSettings *settings, const char *name, int64 value)
+{
+	settings->settings = repalloc(settings->settings,
+								  sizeof(KafkaSetting) * (settings->nsettings + 1));
+	settings->settings[settings->nsettings].name = name;
+	settings->settings[settings->nsettings++].value = psprintf(INT64_FORMAT, value);
+}
+
+/*
+ * What the library fetches ahead, out of kappa.worker_memory.  It counts only the
+ * bytes of keys and values, and takes some MESSAGE_OVERHEAD more for each message,
+ * so both are bounded: a quarter for bytes, a half for the overhead.
+ */
+static void
+bound_queue(BrokerSettings *settings)
+{
+	int64		messages = (int64) kappa_worker_memory * 1024 / 2 / MESSAGE_OVERHEAD;
+
+	add_setting(settings, "queued.max.messages.kbytes", kappa_worker_memory / 4);
+	add_setting(settings, "queued.min.messages", Max(1000, messages / Max(worker.npositions, 1)));
+	add_setting(settings, "fetch.max.bytes", Min((int64) kappa_worker_memory * 1024 / 8, 16 * 1024 * 1024));
+}
+
+static void
 open_client(void)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "Kafka settings",
@@ -288,10 +339,7 @@ open_client(void)
 	old = MemoryContextSwitchTo(context);
 	settings = broker_settings(worker.sub->server, worker.sub->owner, worker.sub->options);
 	group = psprintf("pg.%s.%s", get_database_name(MyDatabaseId), worker.sub->name);
-	settings->settings = repalloc(settings->settings,
-								  sizeof(KafkaSetting) * (settings->nsettings + 1));
-	settings->settings[settings->nsettings].name = "queued.max.messages.kbytes";
-	settings->settings[settings->nsettings++].value = psprintf("%d", kappa_worker_memory / 2);
+	bound_queue(settings);
 	MemoryContextSwitchTo(old);
 	commit();
 	worker.client = kafka_open(settings->settings, settings->nsettings, group, &error);
@@ -301,25 +349,6 @@ open_client(void)
 				(errcode(kafka_error_sqlstate(&error)),
 				 errmsg("could not make a Kafka client for subscription \"%s\": %s",
 						worker.sub->name, error.text)));
-}
-
-static void
-load_intake(void)
-{
-	Position   *all;
-	Position   *own;
-	int			nall;
-	int			nown;
-	MemoryContext old;
-
-	begin();
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	all = load_positions(worker.sub->id, -1, 1, &nall);
-	own = load_positions(worker.sub->id, worker.me.worker, worker.sub->workers, &nown);
-	worker.known_partitions = nall > 0 ? all[nall - 1].part + 1 : 0;
-	worker.intake = make_intake(worker.sub, worker.client, own, nown);
-	MemoryContextSwitchTo(old);
-	commit();
 }
 
 /* ---------------------------------------------------------------- stops */
@@ -821,7 +850,8 @@ turn(void)
 	print_library_log();
 	if (wait < 0)
 		pgstat_report_stat(false);
-	if (wait_for_events(wait < 0 ? IDLE_WAIT_MS : wait))
+	if (wait_for_events(wait < 0 ? IDLE_WAIT_MS : wait) ||
+		(wait < 0 && now > worker.next_definition_check))
 		reread_definition();
 }
 
@@ -864,8 +894,9 @@ pg_kappa_worker_main(Datum arg)
 	start_worker(DatumGetInt32(arg));
 	PG_TRY();
 	{
+		load_own_positions();
 		open_client();
-		load_intake();
+		worker.intake = make_intake(worker.sub, worker.client, worker.positions, worker.npositions);
 		look_at_partitions();
 		for (;;)
 			turn();

@@ -142,6 +142,7 @@ intake_look(Intake *intake, int i)
 					   "the partition ends before the position: messages that were stored are gone from the broker");
 	p->verifying = p->pos.last_offset >= low;
 	p->unverified = p->pos.last_offset >= 0 && !p->verifying;
+	p->verdict_due = p->pos.last_offset >= 0;
 	return INTAKE_DRAINED;
 }
 
@@ -560,6 +561,20 @@ advance_touched(Store *store)
 	advance_positions(intake->sub->id, n, positions, deltas);
 }
 
+static void
+store_verdicts(Store *store)
+{
+	for (int i = 0; i < store->intake->nparts; i++)
+	{
+		IntakePartition *p = &store->intake->parts[i];
+
+		if (!store->touched[i] || !p->verdict_due)
+			continue;
+		set_verdict(store->intake->sub->id, p->pos.part, p->unverified ? "unverified" : "ok");
+		p->verdict_due = false;
+	}
+}
+
 int
 intake_store(Intake *intake, Batch *batch)
 {
@@ -581,6 +596,7 @@ intake_store(Intake *intake, Batch *batch)
 	finish_deltas(&store);
 	if (!batch->sub->stop_on_error)
 		store_dead_letters(batch, account_start, intake);
+	store_verdicts(&store);
 	advance_touched(&store);
 	if (batch->sub->stop_on_error)
 		stopped += stop_at_bad_messages(&store);

@@ -24,6 +24,7 @@ typedef struct IntakePartition
 	bool		fetching;		/* assigned and not stopped */
 	bool		verifying;		/* the last stored message comes first */
 	bool		unverified;		/* it could not be read again */
+	bool		verdict_due;	/* which of the two is not stored yet */
 	bool		at_end;			/* nothing behind expected, as last seen */
 	TimestampTz end_seen;
 	int64		high_watermark; /* as last seen, -1 */

@@ -60,6 +60,9 @@
 
 #define CARRY_MAX		4096	/* messages taken from the library at once */
 #define POOL_BLOCK		1024	/* nodes in a block of the pool */
+#define FETCH_BACKOFF_VERSION 0x020200ff	/* has fetch.queue.backoff.ms */
+#define WAKE_BELOW		50000	/* messages left in the queue */
+#define WAKE_EVERY_MS	20
 #define PENDING_MAX		8		/* errors kept for kafka_fill */
 #define ALLOWED_SETTING	"kappa.allowed.brokers"
 
@@ -88,6 +91,11 @@ struct KafkaClient
 	bool		assigned;
 	char	   *allowed;		/* NULL: any address */
 	int			refused;		/* atomic: an address was not allowed */
+
+	/* only for a library that waits a second once its queue is full */
+	rd_kafka_topic_partition_list_t *to_wake;	/* NULL: not needed */
+	bool		was_busy;		/* the last refill was a full one */
+	int64_t		next_wake;		/* ms, monotonic */
 
 	rd_kafka_message_t *carry[CARRY_MAX];
 	int			carry_at;
@@ -808,6 +816,8 @@ bool
 kafka_close(KafkaClient *client, int timeout_ms)
 {
 	release_all(client);
+	if (client->to_wake)
+		rd_kafka_topic_partition_list_destroy(client->to_wake);
 	rd_kafka_queue_io_event_enable(client->consumer_queue, -1, NULL, 0);
 	rd_kafka_queue_io_event_enable(client->main_queue, -1, NULL, 0);
 	rd_kafka_queue_destroy(client->consumer_queue);
@@ -1149,7 +1159,10 @@ kafka_assign(KafkaClient *client, const char *topic, const KafkaPlace *places,
 	}
 	list = make_list(topic, places, nplaces);
 	err = rd_kafka_assign(client->rk, list);
-	rd_kafka_topic_partition_list_destroy(list);
+	if (rd_kafka_version() < FETCH_BACKOFF_VERSION)
+		client->to_wake = list;
+	else
+		rd_kafka_topic_partition_list_destroy(list);
 	if (err)
 	{
 		explain(client, err, error);
@@ -1240,16 +1253,53 @@ empty_pipe(KafkaClient *client)
 		;
 }
 
+static int64_t
+monotonic_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * A library older than 2.2 that has found its queue full looks at it again only
+ * after a second, or when one of its broker threads has something else to do.
+ * So give them something: a question of each partition's leader whose answer
+ * nobody waits for.  Some 10 a second at full speed, none when caught up.
+ */
+static void
+wake_fetchers(KafkaClient *client)
+{
+	int64_t		now;
+
+	if (client->to_wake == NULL ||
+		rd_kafka_queue_length(client->consumer_queue) > WAKE_BELOW)
+		return;
+	now = monotonic_ms();
+	if (now < client->next_wake)
+		return;
+	client->next_wake = now + WAKE_EVERY_MS;
+	for (int i = 0; i < client->to_wake->cnt; i++)
+		client->to_wake->elems[i].offset = RD_KAFKA_OFFSET_END;
+	(void) rd_kafka_offsets_for_times(client->rk, client->to_wake, 0);
+}
+
 /* Take the next messages from the library; false where there are none. */
 static bool
 refill_carry(KafkaClient *client)
 {
 	ssize_t		n;
+	bool		busy;
 
 	n = rd_kafka_consume_batch_queue(client->consumer_queue, 0,
 									 client->carry, CARRY_MAX);
 	client->carry_at = 0;
 	client->carry_count = n > 0 ? (int) n : 0;
+	busy = n == CARRY_MAX;
+	if (busy || client->was_busy)
+		wake_fetchers(client);
+	client->was_busy = busy;
 	return n > 0;
 }
 
