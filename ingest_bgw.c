@@ -90,6 +90,7 @@ typedef struct Worker
 	MemoryContext batch_context;	/* reset before each try of a batch */
 	int			careful;		/* batches still to be done with care */
 	int			failures;		/* of the batch in hand, in a row */
+	bool		stopped;		/* the last commit stopped a partition */
 	TimestampTz last_commit;
 	TimestampTz next_topic_check;
 	TimestampTz next_definition_check;
@@ -353,14 +354,16 @@ open_client(void)
 
 /* ---------------------------------------------------------------- stops */
 
-/* Durable, in a transaction of its own; the other partitions go on. */
+/*
+ * Durable, in a transaction of its own.  The other partitions go on, in a process
+ * that does not fetch the stopped one: the caller ends with leave_to_reload.
+ */
 static void
 store_stop(int32 part, const char *word, int64 from, int64 to, const char *detail)
 {
 	begin_under_lock();
-	stop_partition(worker.sub->id, part, word, from, to, detail);
+	stop_partition(worker.sub, part, word, from, to, detail);
 	commit();
-	intake_stop(worker.intake, part);
 	worker_slot_error(worker.slot, psprintf("%s: partition %d, offsets [%lld, %lld): %s", word, part,
 											(long long) from, (long long) to, detail));
 }
@@ -374,28 +377,55 @@ store_problems(void)
 
 		store_stop(p->part, p->word, p->from, p->to, p->detail);
 	}
-	worker.intake->nproblems = 0;
+	leave_to_reload();
 }
 
-/* The batch's partitions cannot go on with this definition or table. */
-static void
-stop_batch(const ErrorData *error)
+static const char *
+stop_word(const ErrorData *error)
 {
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
-	bool		rights = error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION);
+
+	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION))
+		return "rights";
+	return "schema";
+}
+
+/*
+ * No retry helps: all our partitions stop, or only those with something in hand
+ * (the others may have nothing that is wrong).
+ */
+static void
+stop_for_error(const ErrorData *error, bool all)
+{
 	char	   *detail = psprintf("%s: %s%s%s", unpack_sql_state(error->sqlerrcode), error->message,
 								  error->detail ? " " : "", error->detail ? error->detail : "");
 
-	for (int i = 0; i < worker.intake->nparts; i++)
+	for (int i = 0; i < worker.npositions; i++)
 	{
-		IntakePartition *p = &worker.intake->parts[i];
+		int64		from = worker.positions[i].next_offset;
+		int64		to = from;
 
-		if (p->fetching && p->expected > p->pos.next_offset)
-			store_stop(p->pos.part, rights ? "rights" : "schema",
-					   p->pos.next_offset, p->expected, detail);
+		if (worker.intake)
+		{
+			from = worker.intake->parts[i].pos.next_offset;
+			to = worker.intake->parts[i].expected;
+		}
+		if (worker.positions[i].stop_word[0] == '\0' && (all || to > from))
+			store_stop(worker.positions[i].part, stop_word(error), from, to, detail);
 	}
-	intake_release(worker.intake);
+	leave_to_reload();
+}
+
+static void
+stop_for_authorization(const KafkaError *error)
+{
+	for (int i = 0; i < worker.npositions; i++)
+		if (worker.positions[i].stop_word[0] == '\0')
+			store_stop(worker.positions[i].part, "rights", worker.intake->parts[i].pos.next_offset,
+					   worker.intake->parts[i].pos.next_offset,
+					   psprintf("the broker refuses to let us read the topic: %s", error->text));
+	leave_to_reload();
 }
 
 /* ---------------------------------------------------------------- errors of the client */
@@ -412,8 +442,11 @@ client_failed(const KafkaError *error)
 		case KAFKA_TIMED_OUT:
 			leave_to_retry("disconnected", RECONNECT_MAX_MS);
 			break;
+		case KAFKA_AUTHORIZATION:
+			stop_for_authorization(error);
+			break;
 		case KAFKA_UNKNOWN_TOPIC:
-			leave_to_retry("the topic does not exist", RECONNECT_MAX_MS);
+			leave_to_retry("the topic does not exist", RETRY_MAX_MS);
 			break;
 		case KAFKA_OUT_OF_RANGE:
 			leave_to_retry("offset out of range", RETRY_BASE_MS);
@@ -437,17 +470,7 @@ wait_for_broker(void)
 	const char *reason = "disconnected";
 
 	if (error->class == KAFKA_AUTHORIZATION)
-	{
-		for (int i = 0; i < worker.intake->nparts; i++)
-		{
-			IntakePartition *p = &worker.intake->parts[i];
-
-			if (p->fetching)
-				store_stop(p->pos.part, "rights", p->pos.next_offset, p->pos.next_offset,
-						   psprintf("the broker refuses to let us read the topic: %s", error->text));
-		}
-		return;
-	}
+		stop_for_authorization(error);
 	if (error->class == KAFKA_UNKNOWN_TOPIC || error->class == KAFKA_FATAL)
 		client_failed(error);
 	if (error->class != KAFKA_DISCONNECTED && error->class != KAFKA_TIMED_OUT)
@@ -475,16 +498,14 @@ look_at_partitions(void)
 {
 	for (int i = 0; i < worker.intake->nparts; i++)
 	{
-		IntakeResult result;
-
-		while ((result = intake_look(worker.intake, i)) == INTAKE_ERROR)
+		while (intake_look(worker.intake, i) == INTAKE_ERROR)
 		{
 			look_at_events();
 			wait_for_broker();
 		}
-		if (result == INTAKE_PROBLEM)
-			store_problems();
 	}
+	if (worker.intake->nproblems > 0)
+		store_problems();
 	worker_slot_state(worker.slot, WORKER_RUNNING, NULL);
 	if (intake_assign(worker.intake) == INTAKE_ERROR)
 		client_failed(&worker.intake->error);
@@ -511,7 +532,7 @@ check_topic_id(void)
 			store_stop(p->pos.part, "recreated", p->pos.next_offset, p->pos.next_offset,
 					   "the topic has another id: it was deleted and made anew");
 	}
-	intake_release(worker.intake);
+	leave_to_reload();
 }
 
 /* Rows for partitions that the topic has got since; they start at their first message. */
@@ -591,19 +612,13 @@ static void
 publish_state(TimestampTz now)
 {
 	Intake	   *intake = worker.intake;
-	bool		any = false;
 	char	   *reason = NULL;
 
 	for (int i = 0; i < intake->nparts; i++)
-	{
-		any |= intake->parts[i].fetching;
 		if (reason == NULL && open_transaction_ahead(&intake->parts[i], now))
 			reason = psprintf("open transaction at offset %lld",
 							  (long long) intake->parts[i].expected);
-	}
-	if (!any && intake->nparts > 0)
-		worker_slot_state(worker.slot, WORKER_STOPPED, NULL);
-	else if (intake_at_end(intake) && !intake_has_work(intake))
+	if (intake_at_end(intake) && !intake_has_work(intake))
 		worker_slot_state(worker.slot, WORKER_IDLE, reason);
 	else
 		worker_slot_state(worker.slot, WORKER_RUNNING, NULL);
@@ -669,6 +684,7 @@ batch_transaction(bool careful)
 	Batch	   *batch;
 	WalUsage	wal_start = pgWalUsage;
 	WalUsage	wal = {0};
+	int			stopped;
 
 	begin_under_lock();
 	set_constraints_immediate();
@@ -676,13 +692,14 @@ batch_transaction(bool careful)
 	batch = make_batch(worker.sub, intake->messages, intake->nmessages);
 	apply_batch(batch, careful);
 	FAULT_POINT("before_position");
-	intake_store(intake, batch);
+	stopped = intake_store(intake, batch);
 	PopActiveSnapshot();
 	FAULT_POINT("before_commit");
 	CommitTransactionCommand();
 	FAULT_POINT("after_commit");
 	WalUsageAccumDiff(&wal, &pgWalUsage, &wal_start);
 	worker_slot_commit(worker.slot, intake->nmessages, batch->nrows, intake->bytes, wal.wal_bytes);
+	worker.stopped = stopped > 0;
 }
 
 /* NULL: committed. */
@@ -773,6 +790,8 @@ run_batch(void)
 		if (error == NULL)
 		{
 			batch_committed();
+			if (worker.stopped)
+				leave_to_reload();
 			break;
 		}
 		/* the fence: another owner has moved a position; read them again */
@@ -783,10 +802,7 @@ run_batch(void)
 		else if (!careful)
 			worker.careful = CAREFUL_BATCHES;
 		else
-		{
-			stop_batch(error);
-			break;
-		}
+			stop_for_error(error, false);
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 	publish(true);
@@ -878,14 +894,42 @@ start_worker(int slot)
 					PGC_USERSET, PGC_S_OVERRIDE);
 }
 
+/* All partitions are stopped: nothing to fetch until somebody mends the cause. */
 static void
-remember_error(void)
+wait_while_stopped(void)
+{
+	for (int i = 0; i < worker.npositions; i++)
+		if (worker.positions[i].stop_word[0] == '\0')
+			return;
+	if (worker.npositions == 0)
+		return;
+	worker_slot_state(worker.slot, WORKER_STOPPED, NULL);
+	for (;;)
+	{
+		(void) wait_for_events(DEFINITION_CHECK_MS);
+		reread_definition();
+	}
+}
+
+/*
+ * An ERROR outside of any batch: of the server's options, rights, the secrets file.
+ * What no retry mends becomes a durable stop; the rest is tried again.
+ */
+static void
+handle_start_error(void)
 {
 	ErrorData  *error;
 
 	MemoryContextSwitchTo(TopMemoryContext);
 	error = CopyErrorData();
+	EmitErrorReport();
+	FlushErrorState();
+	AbortCurrentTransaction();
+	MemoryContextSwitchTo(TopMemoryContext);
 	worker_slot_error(worker.slot, error->message);
+	if (worker.positions && classify_error(error->sqlerrcode) != ERROR_TRANSIENT)
+		stop_for_error(error, true);
+	leave_to_retry(error->message, RETRY_MAX_MS);
 }
 
 void
@@ -895,6 +939,7 @@ pg_kappa_worker_main(Datum arg)
 	PG_TRY();
 	{
 		load_own_positions();
+		wait_while_stopped();
 		open_client();
 		worker.intake = make_intake(worker.sub, worker.client, worker.positions, worker.npositions);
 		look_at_partitions();
@@ -903,8 +948,7 @@ pg_kappa_worker_main(Datum arg)
 	}
 	PG_CATCH();
 	{
-		remember_error();
-		PG_RE_THROW();
+		handle_start_error();
 	}
 	PG_END_TRY();
 }

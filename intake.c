@@ -510,7 +510,7 @@ stop_at_bad_messages(Store *store)
 		DeadLetter *letter = lfirst(lc);
 		const KafkaMessage *message = &store->intake->messages[letter->message];
 
-		stop_partition(store->batch->sub->id, message->part, "poison",
+		stop_partition(store->batch->sub, message->part, "poison",
 					   message->offset, message->offset + 1,
 					   psprintf("%s: %s", unpack_sql_state(letter->sqlstate), letter->error));
 		intake_stop(store->intake, message->part);
@@ -532,7 +532,7 @@ stop_poisoned(Store *store)
 
 		if (!p->fetching || !store->touched[i])
 			continue;
-		stop_partition(intake->sub->id, p->pos.part, "poison",
+		stop_partition(intake->sub, p->pos.part, "poison",
 					   p->pos.next_offset - store->deltas[i].dead_lettered - store->deltas[i].stored -
 					   store->deltas[i].filtered - store->deltas[i].holes,
 					   p->pos.next_offset,

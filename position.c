@@ -211,12 +211,12 @@ add_position(int32 subscription, int32 part, int64 offset)
 }
 
 void
-stop_partition(int32 subscription, int32 part, const char *word,
+stop_partition(const Subscription *sub, int32 part, const char *word,
 			   int64 from, int64 to, const char *detail)
 {
 	CatalogScope scope;
 	CatalogArg	args[] = {
-		CATALOG_INT4(subscription), CATALOG_INT4(part), CATALOG_TEXT(word),
+		CATALOG_INT4(sub->id), CATALOG_INT4(part), CATALOG_TEXT(word),
 		CATALOG_INT8(from), CATALOG_INT8(to), CATALOG_TEXT(detail)
 	};
 
@@ -226,7 +226,7 @@ stop_partition(int32 subscription, int32 part, const char *word,
 					"WHERE subscription = $1 AND part = $2 AND stop_word IS NULL", 6, args);
 	catalog_end(&scope);
 	ereport(LOG,
-			(errmsg("subscription %d stopped at partition %d: %s", subscription, part, word),
+			(errmsg("subscription \"%s\" stopped at partition %d: %s", sub->name, part, word),
 			 errdetail("Offsets [%lld, %lld): %s", (long long) from, (long long) to, detail)));
 }
 

@@ -11,6 +11,8 @@
 #include "storage/itemptr.h"
 #include "utils/timestamp.h"
 
+#include "subscription.h"
+
 typedef struct Position
 {
 	int32		part;
@@ -55,7 +57,7 @@ extern void advance_positions(int32 subscription, int n, Position **positions,
 							  const PositionDelta *deltas);
 
 /* Durable stop of one partition; keeps an earlier one. */
-extern void stop_partition(int32 subscription, int32 part, const char *word,
+extern void stop_partition(const Subscription *sub, int32 part, const char *word,
 						   int64 from, int64 to, const char *detail);
 
 /* Clear stops of the words, "schema,rights" (NULL: all), of a partition (-1: all). */

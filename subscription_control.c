@@ -698,7 +698,7 @@ accept_topic(const Subscription *sub, const char *topic_id, const bool *moved, i
 	for (i = 0; sub->topic_id != NULL && i < n; i++)
 	{
 		if (positions[i].part >= nparts || !moved[positions[i].part])
-			stop_partition(sub->id, positions[i].part, "recreated",
+			stop_partition(sub, positions[i].part, "recreated",
 						   positions[i].next_offset, positions[i].next_offset,
 						   "the topic was re-created, and only other partitions were moved");
 	}

@@ -12,7 +12,7 @@ use warnings;
 
 use Cwd qw(abs_path);
 use Exporter 'import';
-use File::Basename qw(dirname);
+use File::Basename qw(basename dirname);
 use IPC::Run ();
 use POSIX ();
 use PostgreSQL::Test::Cluster;
@@ -27,15 +27,17 @@ our @EXPORT = qw(
 
 my $test = abs_path(dirname(__FILE__));
 my $scratch = $ENV{SCRATCH} or die "SCRATCH is not set; run ./check tap\n";
+my $main = $$;
 my $broker;
 my $generator;
 
 # Start the broker (again, with what it had).  Returns its address.
 sub broker_start
 {
-	my $dir = "$scratch/tap_kafka";
+	my $dir = "$scratch/kafka_" . basename($0, '.pl');
 	my $address = run_bash('kafka_start "$1" && kafka_address "$1"', $dir);
 
+	# once a test: the broker keeps its address
 	run_bash('tool_open "$1"', $address) unless $broker;
 	$broker = $dir;
 	return $address;
@@ -166,7 +168,7 @@ sub pick
 END
 {
 	my $code = $?;
-	eval { run_bash('kill "$(grep -h . "$1/pid")"', $broker) } if $broker && -e "$broker/pid";
+	eval { run_bash('kafka_stop "$1"; tool_close; rm -rf "$1"', $broker) } if $broker && $$ == $main;
 	$? = $code;
 }
 

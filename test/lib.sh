@@ -381,6 +381,7 @@ oracle() { run_java Oracle "$@"; }
 tool_open() {
 	local pipe=$SCRATCH/tool
 	java_prepare || return 1
+	tool_close
 	mkfifo "$pipe.in" "$pipe.out"
 	: >"$pipe.lock"
 	[ "$(id -u)" != 0 ] || chown postgres: "$pipe".*
@@ -390,6 +391,7 @@ tool_open() {
 	TOOL_PID=$!
 	disown
 	process_record "$TOOL_PID"
+	echo "$TOOL_PID" >"$pipe.pid"
 	tool ready
 }
 
@@ -416,6 +418,9 @@ tool() {
 }
 
 tool_close() {
-	kill "$TOOL_PID" && until_true 10 process_gone "$TOOL_PID"
+	local pid
+	[ -e "$SCRATCH/tool.pid" ] || return 0
+	pid=$(cat "$SCRATCH/tool.pid")
+	kill "$pid" 2>/dev/null && until_true 10 process_gone "$pid"
 	rm -f "$SCRATCH"/tool.*
 }
