@@ -270,10 +270,12 @@ fast_begin(FastInsert *insert, TargetTable *target, bool write)
 	mtstate->resultRelInfo = insert->root;
 	mtstate->rootResultRelInfo = insert->root;
 	if (write)
+	{
 		AfterTriggerBeginQuery();
-	mtstate->mt_transition_capture = MakeTransitionCaptureState(target->rel->trigdesc,
-																RelationGetRelid(target->rel),
-																CMD_INSERT);
+		mtstate->mt_transition_capture = MakeTransitionCaptureState(target->rel->trigdesc,
+																	RelationGetRelid(target->rel),
+																	CMD_INSERT);
+	}
 	if (target->rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 	{
 		insert->proute = ExecSetupPartitionTupleRouting(estate, target->rel);

@@ -387,12 +387,13 @@ array_level(ArrayBuild *build, const JsonSpan *span, int level, ValueError *erro
 	json_elements(span, &it);
 	while (json_next_element(&it, &element))
 	{
-		bool		deeper = element.kind == JSON_ARRAY &&
-			build->element->kind != VALUE_JSON && build->element->kind != VALUE_JSONB;
+		/* the first element that is no array tells how many dimensions there are */
+		bool		deeper = build->ndims < 0 ? element.kind == JSON_ARRAY :
+			level + 1 < build->ndims;
 
 		if (build->ndims < 0 && !deeper)
 			build->ndims = level + 1;
-		if (deeper != (build->ndims < 0 || level + 1 < build->ndims))
+		if (deeper && element.kind != JSON_ARRAY)
 			return bad(error, ERRCODE_INVALID_TEXT_REPRESENTATION,
 					   "malformed JSON array: sub-arrays must have matching dimensions");
 		if (deeper)
@@ -483,6 +484,8 @@ nonnull_from_json(ValueType *type, const JsonSpan *span, Datum *value, bool *nul
 		return bad(error, ERRCODE_INVALID_TEXT_REPRESENTATION, "expected JSON array");
 	else if (type->kind == VALUE_COMPOSITE && span->kind == JSON_OBJECT)
 		return composite_to_value(type, span, value, null);
+	else if (type->kind == VALUE_COMPOSITE && span->kind != JSON_STRING)
+		return bad(error, ERRCODE_INVALID_PARAMETER_VALUE, "expected JSON object");
 	else if (container)
 		return container_to_value(type, span, value, error);
 	else if (span->kind == JSON_NUMBER)
