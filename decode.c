@@ -278,6 +278,9 @@ check_definition_columns(DecodeProgram *program)
 
 	if (program->sub->event_time)
 		check_column(program, program->sub->event_time);
+	if (program->sub->transform == NULL &&
+		(program->sub->format == FORMAT_TEXT || program->sub->format == FORMAT_BYTEA))
+		check_column(program, "value");
 	if (program->sub->columns == NULL)
 		return;
 	it = JsonbIteratorInit(&program->sub->columns->root);
@@ -416,7 +419,8 @@ timestamp_value(DecodeColumn *column, const KafkaMessage *message)
 {
 	TimestampTz time = kafka_time(message->timestamp);
 
-	if (column->type.typid == TIMESTAMPTZOID || column->type.typid == TIMESTAMPOID)
+	if ((column->type.typid == TIMESTAMPTZOID || column->type.typid == TIMESTAMPOID) &&
+		column->type.typmod < 0)
 		return TimestampTzGetDatum(time);
 	return convert_text(&column->type, timestamptz_to_str(time));
 }
@@ -468,8 +472,10 @@ metadata_value(DecodeProgram *program, DecodeColumn *column, const KafkaMessage 
 			*value = headers_value(column, message, null);
 			break;
 		default:
-			return key_value(column, message, value, null, sqlstate, error);
+			if (!key_value(column, message, value, null, sqlstate, error))
+				return false;
 	}
+	value_check_domain(&column->type, *value, *null);
 	return true;
 }
 
@@ -605,6 +611,7 @@ whole_value(DecodeProgram *program, DecodeColumn *column, const KafkaMessage *me
 		return false;
 	}
 	*value = PointerGetDatum(cstring_to_text_with_len(message->value, (int) message->value_len));
+	value_check_domain(&column->type, *value, false);
 	return true;
 }
 

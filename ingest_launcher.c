@@ -206,6 +206,18 @@ take_requests(Launcher *launcher)
 }
 
 static void
+complain_of_no_process(Launcher *launcher, TimestampTz now)
+{
+	if (now - launcher->last_complaint < USECS_PER_MINUTE)
+		return;
+	launcher->last_complaint = now;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("out of background worker slots for pg_kappa"),
+			 errhint("Raise max_worker_processes and restart the server.")));
+}
+
+static void
 run_scouts(Launcher *launcher, TimestampTz now)
 {
 	BackgroundWorker process;
@@ -220,22 +232,14 @@ run_scouts(Launcher *launcher, TimestampTz now)
 	fill_process(&process, "pg_kappa database launcher", "pg_kappa database launcher",
 				 "pg_kappa_scout_main");
 	launcher->scout = start_process(&process, ObjectIdGetDatum(linitial_oid(launcher->databases)));
+	set_lacks_process(launcher->scout == NULL);
 	if (launcher->scout)
 		launcher->databases = list_delete_first(launcher->databases);
 	else
+	{
 		launcher->scout_retry = TimestampTzPlusMilliseconds(now, NO_PROCESS_MS);
-}
-
-static void
-complain_of_no_process(Launcher *launcher, TimestampTz now)
-{
-	if (now - launcher->last_complaint < USECS_PER_MINUTE)
-		return;
-	launcher->last_complaint = now;
-	ereport(LOG,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("out of background worker slots for pg_kappa"),
-			 errhint("Raise max_worker_processes and restart the server.")));
+		complain_of_no_process(launcher, now);
+	}
 }
 
 static void

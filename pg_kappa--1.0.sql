@@ -386,6 +386,12 @@ AS 'MODULE_PATHNAME', 'kappa_preloaded'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION kappa.preloaded() IS 'Whether pg_kappa is in shared_preload_libraries, so that workers run';
 
+CREATE FUNCTION kappa.lacks_process()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'kappa_lacks_process'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION kappa.lacks_process() IS 'Internal: whether the launcher finds no background worker process to read definitions with';
+
 CREATE FUNCTION kappa.made_here(system_identifier bigint, database_oid oid)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'kappa_made_here'
@@ -499,6 +505,8 @@ SELECT s.name,
             WHEN 'waiting_for_worker' THEN
                 CASE WHEN NOT kappa.preloaded() THEN 'pg_kappa is not in shared_preload_libraries'
                      WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is in recovery'
+                     WHEN k.worker IS NULL AND kappa.lacks_process()
+                     THEN 'no free background worker process: raise max_worker_processes'
                      WHEN k.worker IS NULL THEN 'no worker slot yet'
                      ELSE COALESCE(k.reason, 'no worker process yet')
                 END
@@ -608,7 +616,7 @@ SELECT s.name,
                 SELECT pg_catalog.format('ALTER SYSTEM SET %s = %s; -- then restart the server',
                                          g.name, g.setting::bigint + w.waiting)
                   FROM pg_catalog.pg_settings g
-                 WHERE g.name = CASE WHEN w.has_slot THEN 'max_worker_processes' ELSE 'kappa.max_workers' END)
+                 WHERE g.name = CASE WHEN w.lacks_process THEN 'max_worker_processes' ELSE 'kappa.max_workers' END)
        END AS next_step,
        b.lag,
        s.workers,
@@ -645,7 +653,7 @@ SELECT s.name,
                v.status,
                v.reason,
                v.since,
-               v.failures IS NOT NULL AS has_slot,
+               v.failures IS NOT NULL OR kappa.lacks_process() AS lacks_process,
                pg_catalog.count(*) FILTER (WHERE v.status = 'waiting_for_worker') OVER (PARTITION BY v.name) AS waiting
           FROM kappa.stat_subscription v
          ORDER BY v.name,

@@ -38,7 +38,7 @@ define_settings(void)
 {
 	DefineCustomIntVariable("kappa.worker_memory",
 							"Private memory that one worker may use for messages.",
-							"Half of it bounds the messages that librdkafka fetches ahead.",
+							"Bounds what librdkafka fetches ahead, and the bytes of a batch.",
 							&kappa_worker_memory,
 							128 * 1024, 16 * 1024, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);

@@ -36,7 +36,6 @@
 #include "utils/timestamp.h"
 
 #include "shmem.h"
-#include "subscription.h"
 
 #define MAX_REQUESTS	64
 #define MAX_KNOWN		1024	/* databases with the extension */
@@ -56,6 +55,7 @@ typedef struct SharedState
 {
 	LWLock	   *lock;
 	int			launcher_pid;	/* lock */
+	bool		lacks_process;	/* lock: no background worker process for a scout */
 	int			nrequests;		/* lock */
 	Oid			requests[MAX_REQUESTS];
 	bool		overflow;		/* lock: more requests than fit: look everywhere */
@@ -245,6 +245,28 @@ launcher_attach(void)
 	shared->launcher_pid = MyProcPid;
 	shared->overflow = true;	/* nothing is known yet: look everywhere */
 	LWLockRelease(shared->lock);
+}
+
+/* Told by the launcher, shown where a subscription has no slot yet. */
+void
+set_lacks_process(bool lacks)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->lacks_process = lacks;
+	LWLockRelease(shared->lock);
+}
+
+bool
+lacks_process(void)
+{
+	bool		lacks = false;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	lacks = shared->lacks_process;
+	LWLockRelease(shared->lock);
+	return lacks;
 }
 
 /* true with *database invalid: look at every database */

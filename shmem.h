@@ -88,11 +88,21 @@ extern bool partition_status(Oid database, int32 subscription, int32 part,
  * and what becomes of a slot.
  */
 extern void launcher_attach(void);
+extern void set_lacks_process(bool lacks);
+extern bool lacks_process(void);
 extern bool next_database_request(Oid *database);
 extern int	worker_slot_count(void);
 extern bool worker_slot(int index, WorkerSlot *copy);
 extern void worker_slot_died(int index, const char *reason, TimestampTz next_retry);
 extern void worker_slot_waits(int index, const char *reason, TimestampTz next_retry);
+
+/* A subscription whose workers shall run, with their number */
+typedef struct SubscriptionWorkers
+{
+	int32		id;
+	int			workers;
+	char		name[NAMEDATALEN * 2];
+} SubscriptionWorkers;
 
 /*
  * The scout's side: the slots of a database shall be these (a List of

@@ -59,13 +59,7 @@ typedef struct Subscription
 extern Subscription *subscription_by_name(const char *name, bool missing_ok);
 extern Subscription *subscription_by_id(int32 id, bool missing_ok);
 
-/* ids of the subscriptions whose workers shall run here, with their number */
-typedef struct SubscriptionWorkers
-{
-	int32		id;
-	int			workers;
-	char		name[NAMEDATALEN * 2];
-} SubscriptionWorkers;
+/* of SubscriptionWorkers (shmem.h): those whose workers shall run here */
 extern List *subscriptions_to_run(void);
 
 /*

@@ -95,6 +95,7 @@ typedef struct Start
 {
 	int			nparts;
 	int64	   *offsets;
+	int64	   *high;			/* where the partitions end now */
 	bool	   *named;			/* by a JSON start_from; others are all true */
 	char	   *topic_id;
 } Start;
@@ -436,7 +437,6 @@ find_start(const Subscription *sub, const char *start_from)
 {
 	BrokerSession *session;
 	Start		start;
-	int64	   *high;
 	int64	   *low;
 	int			i;
 
@@ -447,8 +447,8 @@ find_start(const Subscription *sub, const char *start_from)
 	start.offsets = broker_start_offsets(session, sub->topic, start.nparts, start_from,
 										 start.named);
 	low = palloc(sizeof(int64) * Max(start.nparts, 1));
-	high = palloc(sizeof(int64) * Max(start.nparts, 1));
-	broker_offsets(session, sub->topic, start.nparts, low, high);
+	start.high = palloc(sizeof(int64) * Max(start.nparts, 1));
+	broker_offsets(session, sub->topic, start.nparts, low, start.high);
 	for (i = 0; i < start.nparts; i++)
 	{
 		if (!start.named[i])
@@ -707,15 +707,19 @@ accept_topic(const Subscription *sub, const char *topic_id, const bool *moved, i
 	catalog_end(&scope);
 }
 
-/* Ends the account and begins one at offset.  false: there was none; *old is not set. */
+/*
+ * Ends the account and begins one at offset; high: the end by the broker, which
+ * may be less than before.  false: there was none; *old is not set.
+ */
 static bool
-seek_partition(int32 id, int32 part, int64 offset, int64 *old)
+seek_partition(int32 id, int32 part, int64 offset, int64 high, int64 *old)
 {
 	CatalogScope scope;
 	CatalogArg	args[] = {
 		CATALOG_INT4(id), CATALOG_INT4(part), CATALOG_INT8(offset),
 		CATALOG_OID(GetUserId()), CATALOG_TEXT(psprintf("seek to %lld", (long long) offset))
 	};
+	CatalogArg	place[] = {args[0], args[1], args[2], CATALOG_INT8(high)};
 	bool		found;
 	bool		null;
 
@@ -734,10 +738,10 @@ seek_partition(int32 id, int32 part, int64 offset, int64 *old)
 		catalog_execute("UPDATE kappa.position SET start_offset = $3, next_offset = $3,"
 						" stored = 0, dead_lettered = 0, filtered = 0, skipped = 0, holes = 0,"
 						" last_offset = NULL, last_timestamp = NULL, last_fingerprint = NULL,"
-						" last_message_time = NULL, verdict = 'ok',"
+						" last_message_time = NULL, verdict = 'ok', high_watermark = $4,"
 						" recent_messages = 0, recent_dead = 0, stop_word = NULL, stop_from = NULL,"
 						" stop_to = NULL, stop_detail = NULL, stop_since = NULL"
-						" WHERE subscription = $1 AND part = $2", 3, args);
+						" WHERE subscription = $1 AND part = $2", 4, place);
 	}
 	catalog_end(&scope);
 	if (!found)
@@ -766,7 +770,7 @@ kappa_seek(PG_FUNCTION_ARGS)
 
 		if (!start.named[part])
 			continue;
-		nulls[1] = !seek_partition(sub->id, part, start.offsets[part], &old);
+		nulls[1] = !seek_partition(sub->id, part, start.offsets[part], start.high[part], &old);
 		values[0] = Int32GetDatum(part);
 		values[1] = Int64GetDatum(old);
 		values[2] = Int64GetDatum(start.offsets[part]);

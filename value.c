@@ -283,10 +283,16 @@ value_from_text(ValueType *type, const char *text, size_t len, Datum *value, Val
 }
 
 void
-value_check_null(ValueType *type)
+value_check_domain(ValueType *type, Datum value, bool null)
 {
 	if (type->base != type->typid)
-		domain_check((Datum) 0, true, type->typid, &type->domain_extra, type->context);
+		domain_check(value, null, type->typid, &type->domain_extra, type->context);
+}
+
+void
+value_check_null(ValueType *type)
+{
+	value_check_domain(type, (Datum) 0, true);
 }
 
 /* ---------------------------------------------------------------- JSON */
@@ -530,6 +536,14 @@ value_from_epoch(ValueType *type, int digits, const JsonSpan *span, Datum *value
 				   : ERRCODE_INVALID_DATETIME_FORMAT,
 				   quoted("not a time since the epoch: \"%s\"", span->start,
 						  pg_mbcliplen(span->start, (int) span->len, 100)));
-	*value = TimestampTzGetDatum(micros);
+	/* a precision or a domain is the input function's to apply */
+	if (type->typmod >= 0 || type->base != type->typid)
+	{
+		const char *text = timestamptz_to_str(micros);
+
+		*value = by_input(type, text, strlen(text));
+	}
+	else
+		*value = TimestampTzGetDatum(micros);
 	return true;
 }

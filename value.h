@@ -66,7 +66,8 @@ extern bool value_from_json(ValueType *type, const JsonSpan *span,
 extern bool value_from_text(ValueType *type, const char *text, size_t len,
 							Datum *value, ValueError *error);
 
-/* NULL of the type: a domain may refuse it (ERROR). */
+/* A value that came without the type's input function: a domain may refuse it (ERROR). */
+extern void value_check_domain(ValueType *type, Datum value, bool null);
 extern void value_check_null(ValueType *type);
 
 /* 10^-digits seconds since the epoch, for timestamp and timestamptz. */

@@ -44,6 +44,7 @@
 #define KAFKA_MINOR(major, minor)	(((major) << 8) | (minor))
 
 PG_FUNCTION_INFO_V1(kappa_preloaded);
+PG_FUNCTION_INFO_V1(kappa_lacks_process);
 PG_FUNCTION_INFO_V1(kappa_made_here);
 PG_FUNCTION_INFO_V1(kappa_worker_slots);
 PG_FUNCTION_INFO_V1(kappa_partition_status);
@@ -60,6 +61,12 @@ Datum
 kappa_preloaded(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(shmem_available());
+}
+
+Datum
+kappa_lacks_process(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(lacks_process());
 }
 
 /*

@@ -32,7 +32,7 @@ sub start
 	my ($name, @settings) = @_;
 
 	$address = broker_start();
-	$node = kappa_node($name, "timezone = 'UTC'", @settings);
+	$node = kappa_node($name, "timezone = 'UTC'", 'max_worker_processes = 24', @settings);
 	kappa_server($node, $address);
 	return $node;
 }
@@ -113,13 +113,12 @@ sub settled
 	};
 
 	return 1 if poll_until($seconds // 60, $there);
-	fail("$name: everything is read");
 	diag(sql("SELECT status, reason FROM kappa.subscriptions WHERE name = " . quote($name)));
 	diag(sql("SELECT part, next_offset, verdict FROM kappa.stat_partition WHERE name = " . quote($name)));
-	return 0;
+	die "$name: not everything is read\n";
 }
 
-# give, subscribe, settled
+# give, subscribe, settled, disabled: its worker is free for the next one
 sub consume
 {
 	my ($name, $messages, %arguments) = @_;
@@ -127,7 +126,8 @@ sub consume
 	topic($name);
 	give($name, @$messages);
 	subscribe($name, %arguments);
-	return settled($name);
+	settled($name);
+	sql('SELECT kappa.disable(' . quote($name) . ')');
 }
 
 sub stopped
