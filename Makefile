@@ -11,12 +11,16 @@ PGFILEDESC = "pg_kappa - Kafka into tables, exactly once"
 
 OBJS = \
 	pg_kappa.o shmem.o catalog.o fault.o views.o \
-	subscription.o subscription_check.o subscription_control.o position.o \
-	broker_options.o broker.o kafka_client.o \
+	subscription.o subscription_check.o subscription_control.o \
+	subscription_seek.o subscription_wait.o arguments.o position.o \
+	broker_policy.o secrets_file.o broker_options.o broker.o start_from.o message_headers.o try_input.o \
+	sample.o peek.o check_server.o infer_table.o \
+	kafka_client.o kafka_error.o kafka_question.o kafka_consume.o \
+	kafka_probe.o monotonic.o \
 	value.o decode.o transform_query.o transform.o target_table.o \
 	ingest_batch.o intake.o ingest_run.o ingest_launcher.o ingest_bgw.o \
 	windows.o \
-	core/backoff.o core/batch.o core/csv.o core/json.o core/scalar.o core/window.o
+	core/address.o core/backoff.o core/batch.o core/csv.o core/json.o core/json_path.o core/scalar.o core/window.o
 
 REGRESS = setup windows views subscription brokers teardown
 

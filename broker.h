@@ -10,8 +10,11 @@
 
 #include "postgres.h"
 
-#include "kafka_client.h"
 #include "utils/jsonb.h"
+
+#include "broker_options.h"
+#include "kafka_consume.h"
+#include "kafka_question.h"
 
 typedef struct BrokerSession
 {
@@ -24,7 +27,40 @@ typedef struct BrokerSession
 /* Checks rights, opens.  group NULL: none.  Lives in the current memory context. */
 extern BrokerSession *broker_connect(const char *server, Oid userid,
 									 Jsonb *options, const char *group);
+
+/* The same as the current user, for a look at a few messages: little memory. */
+extern BrokerSession *broker_connect_small(const char *server, Jsonb *options,
+										   const char *group);
+
+/* By settings whose rights are checked; client is NULL where that failed. */
+extern BrokerSession *broker_open(const char *server, BrokerSettings *settings,
+								  const char *group, KafkaError *error);
 extern void broker_disconnect(BrokerSession *session);
+
+#define BROKER_STEP_MS		500		/* longest call into the library */
+#define BROKER_ANSWER_MS	30000	/* patience with a silent broker */
+
+/* How long a question has been open. */
+typedef struct Patience
+{
+	int64		start;			/* ms */
+	int64		down_since;		/* 0: not known to be down */
+	int			answer_ms;
+	int			down_ms;
+} Patience;
+
+extern void begin_patience(Patience *patience, int answer_ms);
+
+/* Is it worth asking again after this failure?  Waits where it is. */
+extern bool worth_asking_again(BrokerSession *session, const KafkaError *error,
+							   Patience *patience);
+
+/* The same with an ERROR where it is not. */
+extern void ask_again(BrokerSession *session, const KafkaError *error,
+					  const char *topic, Patience *patience);
+
+/* All topics, or one; the caller frees it.  Fails only by ERROR. */
+extern KafkaMetadata *broker_metadata(BrokerSession *session, const char *topic);
 
 /* Number of partitions; unknown topic: ERROR 42704 that names near ones. */
 extern int	broker_partitions(BrokerSession *session, const char *topic);
@@ -47,22 +83,5 @@ extern char *broker_topic_id(BrokerSession *session, const char *topic);
 /* Next events, waiting at most timeout_ms; see kafka_fill. */
 extern int	broker_fill(BrokerSession *session, KafkaMessage *messages, int max,
 						KafkaEvent *event, int timeout_ms);
-
-/*
- * Offsets that a start_from text means, one a partition (palloc'd): 'earliest',
- * 'latest', a timestamptz, '{"0":120}' or 'group:<id>' (then the session must
- * be open with that group).  -1 for a partition that the JSON form does not name;
- * named (may be NULL) tells which it does.  A group's partition without a
- * position is the earliest.  Bad texts and offsets that the partition does not
- * hold: ERROR 22023.
- */
-extern int64 *broker_start_offsets(BrokerSession *session, const char *topic, int n,
-								   const char *start_from, bool *named);
-
-/* The id in 'group:<id>', palloc'd; NULL for the other forms. */
-extern char *start_from_group(const char *start_from);
-
-/* Headers as the documented jsonb object; NULL where the message has none. */
-extern Jsonb *message_headers(const KafkaMessage *message);
 
 #endif

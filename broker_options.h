@@ -1,7 +1,7 @@
 /*
  * broker_options.h
- *		SERVER and USER MAPPING options: which exist, who may set them, and the
- *		librdkafka settings that they amount to.  Default deny.
+ *		The librdkafka settings that the options of a SERVER, a USER MAPPING and
+ *		a subscription amount to.
  */
 #ifndef KAPPA_BROKER_OPTIONS_H
 #define KAPPA_BROKER_OPTIONS_H
@@ -11,20 +11,6 @@
 #include "utils/jsonb.h"
 
 #include "kafka_client.h"
-
-/* Settings of the server, defined in pg_kappa.c; NULL or empty: not set. */
-extern char *kappa_secrets_file;
-extern char *kappa_allowed_brokers;
-
-/* One address of bootstrap_servers. */
-typedef struct BrokerAddress
-{
-	char	   *host;			/* without brackets */
-	char	   *port;
-} BrokerAddress;
-
-/* The addresses in a list of host:port; NULL where it is malformed. */
-extern BrokerAddress *bootstrap_addresses(const char *list, int *n);
 
 typedef struct BrokerSettings
 {

@@ -27,7 +27,7 @@
 #include "utils/lsyscache.h"
 #include "utils/jsonb.h"
 
-#include "broker.h"
+#include "message_headers.h"
 #include "core/csv.h"
 #include "decode.h"
 #include "position.h"

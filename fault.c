@@ -12,8 +12,10 @@
 #include <unistd.h>
 
 static void
-fault_act(const char *action)
+fault_act(const char *name, const char *action)
 {
+	/* an ERROR may be caught and tried again without a word */
+	ereport(LOG, (errmsg("fault point %s reached: %s", name, action)));
 	if (strncmp(action, "error", 5) == 0)
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("fault point reached")));
 	if (strncmp(action, "fatal", 5) == 0)
@@ -26,21 +28,29 @@ fault_act(const char *action)
 		kill(getpid(), SIGSTOP);
 }
 
+/* Passages are counted anew for each value of the setting. */
 void
 fault_point(const char *name)
 {
+	static char counted[64];
 	static int	passages = 0;
 	size_t		len = strlen(name);
+	const char *fault = kappa_fault ? kappa_fault : "";
 	const char *action;
 	const char *nth;
 
-	if (kappa_fault == NULL || strncmp(kappa_fault, name, len) != 0 || kappa_fault[len] != ':')
+	if (strncmp(counted, fault, sizeof(counted) - 1) != 0)
+	{
+		strlcpy(counted, fault, sizeof(counted));
+		passages = 0;
+	}
+	if (strncmp(fault, name, len) != 0 || fault[len] != ':')
 		return;
-	action = kappa_fault + len + 1;
+	action = fault + len + 1;
 	nth = strchr(action, ':');
 	if (++passages != (nth ? atoi(nth + 1) : 1))
 		return;
-	fault_act(action);
+	fault_act(name, action);
 }
 
 #endif

@@ -13,9 +13,10 @@
  * found (by its number in the first two stages, by halving in the last) and the
  * message becomes a dead letter, while its neighbours go on.
  *
- * What one message causes: SQLSTATE classes 22, 23 and P0; any other lasting
- * error only where a neighbour of the same batch succeeds, else it is not the
- * message that is wrong (classify_error, give_up).
+ * What one message causes: errors of data, limits and constraints, and what the code
+ * of users raises; an error that tells of the schema, of rights or of the server
+ * only where a neighbour of the same batch succeeds, else it is not the message
+ * that is wrong (classify_error, give_up).
  *
  * on_error => 'stop': the messages from the first bad one of a partition on are
  * cut off, and what was written of them is undone, so that the position can stand
@@ -26,6 +27,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -35,17 +37,19 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
-#include "broker.h"
 #include "catalog.h"
 #include "decode.h"
 #include "fault.h"
 #include "ingest_batch.h"
+#include "message_headers.h"
 #include "position.h"
 #include "target_table.h"
 #include "transform.h"
 
 /* So many rows may fail for a lasting reason before we believe it is not theirs. */
 #define LASTING_LIMIT	8
+
+#define MAX_ERROR		1000	/* bytes of a dead letter's error */
 
 typedef struct Work
 {
@@ -95,10 +99,6 @@ classify_error(int sqlstate)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
-		case ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION):
-		case ERRCODE_TO_CATEGORY(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION):
-		case ERRCODE_TO_CATEGORY(ERRCODE_PLPGSQL_ERROR):
-			return ERROR_OF_ROW;
 		case ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION):
 		case ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK):
 		case ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES):
@@ -106,9 +106,41 @@ classify_error(int sqlstate)
 		case ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION):
 		case ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR):
 			return ERROR_TRANSIENT;
-		default:
+		case ERRCODE_TO_CATEGORY(ERRCODE_FEATURE_NOT_SUPPORTED):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_TRANSACTION_INITIATION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_LOCATOR_EXCEPTION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_GRANTOR):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_ROLE_SPECIFICATION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_CURSOR_STATE):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_TRANSACTION_STATE):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_SQL_STATEMENT_NAME):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_DEPENDENT_PRIVILEGE_DESCRIPTORS_STILL_EXIST):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_TRANSACTION_TERMINATION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_CURSOR_NAME):
+		case ERRCODE_TO_CATEGORY(ERRCODE_SAVEPOINT_EXCEPTION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_CATALOG_NAME):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INVALID_SCHEMA_NAME):
+		case ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION):
+		case ERRCODE_TO_CATEGORY(ERRCODE_CONFIG_FILE_ERROR):
+		case ERRCODE_TO_CATEGORY(ERRCODE_FDW_ERROR):
+		case ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR):
 			return ERROR_LASTING;
+		default:
+			/* data, limits, constraints, routines; and every state that users invent */
+			return ERROR_OF_ROW;
 	}
+}
+
+/* PostgreSQL's own messages may quote a value of any size. */
+static const char *
+clip_error(const char *error)
+{
+	int			len = (int) strlen(error);
+
+	if (len <= MAX_ERROR)
+		return error;
+	return psprintf("%.*s...", pg_mbcliplen(error, len, MAX_ERROR), error);
 }
 
 static void
@@ -122,7 +154,7 @@ set_dead(Work *work, int message, int sqlstate, const char *error)
 	letter = palloc(sizeof(DeadLetter));
 	letter->message = message;
 	letter->sqlstate = sqlstate;
-	letter->error = error;
+	letter->error = clip_error(error);
 	batch->verdicts[message] = VERDICT_DEAD;
 	batch->dead = lappend(batch->dead, letter);
 }
@@ -479,6 +511,9 @@ produce_by_transform(Work *work)
 	run_stage(work, complete_from, message_of_row);
 	drop_rows(work);
 	qsort(work->rows, work->nrows, sizeof(Row), compare_row_messages);
+	/* tombstones came first; the last row of a key is the one that counts */
+	for (int i = 0; i < work->nrows; i++)
+		work->rows[i].number = i;
 }
 
 /* ---------------------------------------------------------------- check */

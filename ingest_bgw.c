@@ -59,7 +59,7 @@
 #include "ingest.h"
 #include "ingest_batch.h"
 #include "intake.h"
-#include "kafka_client.h"
+#include "kafka_question.h"
 #include "position.h"
 #include "shmem.h"
 #include "subscription.h"
@@ -794,8 +794,8 @@ run_batch(void)
 				leave_to_reload();
 			break;
 		}
-		/* the fence: another owner has moved a position; read them again */
-		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE && worker.failures >= 2)
+		/* the fence: another owner has moved a position; no retry helps, read them again */
+		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
 			leave_to_retry(error->message, RETRY_MAX_MS);
 		if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
 			back_off(error);

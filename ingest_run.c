@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "arguments.h"
 #include "broker.h"
 #include "broker_options.h"
 #include "catalog.h"
@@ -193,10 +194,8 @@ kappa_run(PG_FUNCTION_ARGS)
 	int			batches;
 	int64		messages;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("kappa.run() needs a name and a number of batches, not NULL")));
+	require_argument(fcinfo, 0, "name");
+	require_argument(fcinfo, 1, "batches");
 	batches = PG_GETARG_INT32(1);
 	if (batches < 1)
 		ereport(ERROR,
@@ -368,11 +367,7 @@ kappa_redrive(PG_FUNCTION_ARGS)
 	int64		behind = PG_INT64_MIN;
 	int64		done = 0;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("kappa.redrive() needs a name, not NULL")));
-	sub = control_subscription(text_to_cstring(PG_GETARG_TEXT_PP(0)), "kappa.redrive()");
+	sub = control_subscription(text_argument(fcinfo, 0, "name"), "kappa.redrive()");
 	sub->stop_on_error = false; /* a bad one stays a dead letter, the others go on */
 	set_constraints_immediate();
 	context = AllocSetContextCreate(CurrentMemoryContext, "kappa.redrive", ALLOCSET_DEFAULT_SIZES);

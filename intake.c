@@ -29,6 +29,7 @@
 
 #include "ingest.h"
 #include "intake.h"
+#include "kafka_question.h"
 
 #define ASK_TIMEOUT		500		/* ms */
 
@@ -139,7 +140,7 @@ intake_look(Intake *intake, int i)
 					   "the broker does not hold these messages any more");
 	if (high < p->pos.next_offset)
 		return problem(intake, p, "truncated", high, p->pos.next_offset,
-					   "the partition ends before the position: messages that were stored are gone from the broker");
+					   "the partition ends before the position: messages that were stored are gone from the broker, or the topic was made anew and is shorter");
 	p->verifying = p->pos.last_offset >= low;
 	p->unverified = p->pos.last_offset >= 0 && !p->verifying;
 	p->verdict_due = p->pos.last_offset >= 0;
@@ -231,7 +232,7 @@ end_of_partition(Intake *intake, const KafkaPlace *place)
 		return INTAKE_DRAINED;
 	if (place->offset < p->expected)
 		return problem(intake, p, "truncated", place->offset, p->expected,
-					   "the partition ends before the position: messages that were stored are gone from the broker");
+					   "the partition ends before the position: messages that were stored are gone from the broker, or the topic was made anew and is shorter");
 	if (p->verifying)
 	{
 		/* compacted away, with all behind it */

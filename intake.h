@@ -13,7 +13,7 @@
 #include "postgres.h"
 
 #include "ingest_batch.h"
-#include "kafka_client.h"
+#include "kafka_consume.h"
 #include "position.h"
 #include "subscription.h"
 

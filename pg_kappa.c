@@ -14,9 +14,10 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "broker_options.h"
+#include "broker_policy.h"
 #include "fault.h"
 #include "ingest.h"
+#include "secrets_file.h"
 #include "shmem.h"
 
 PG_MODULE_MAGIC;

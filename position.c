@@ -10,6 +10,9 @@
  *
  * The row is addressed by the TID that it was last seen at, so a batch costs
  * the same whether or not somebody's old snapshot keeps all former versions.
+ * Those push the row to ever higher pages, where HOT would keep it and VACUUM could
+ * never give the empty pages before it back; so now and then a row that stands
+ * high in a table that is mostly empty is written anew into a free page.
  *
  * Crash story: the row moves in the transaction that stores the rows; there is
  * no state in which one is there without the other.
@@ -46,6 +49,14 @@ static SPIPlanPtr advance_by_key = NULL;
 	"AND next_offset = $4 AND stop_word IS NULL RETURNING ctid"
 #define ADVANCE_ARGS 19
 
+#define HOME_PAGES	16			/* a row below this block is never moved */
+#define MOVE_EVERY	100			/* looks at whether to move one, in updates */
+#define MOVE_HOME \
+	"WITH roomy AS (SELECT FROM pg_class WHERE oid = 'kappa.position'::regclass " \
+	"AND reltuples >= 0 AND relpages > 16 + reltuples), " \
+	"moved AS (DELETE FROM kappa.position WHERE ctid = $1 AND EXISTS (SELECT FROM roomy) RETURNING *) " \
+	"INSERT INTO kappa.position SELECT * FROM moved RETURNING ctid"
+
 static SPIPlanPtr
 prepare_advance(const char *sql)
 {
@@ -74,6 +85,20 @@ try_advance(SPIPlanPtr plan, Datum *values, const char *nulls, Position *positio
 	position->tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0],
 																 SPI_tuptable->tupdesc, 1, &null));
 	return true;
+}
+
+/* After a held snapshot: let the table shrink again (see above). */
+static void
+move_home(Position *position)
+{
+	static int	updates = 0;
+	CatalogArg	args[] = {{TIDOID, PointerGetDatum(&position->tid), false}};
+	bool		null;
+
+	if (ItemPointerGetBlockNumber(&position->tid) < HOME_PAGES || ++updates % MOVE_EVERY != 0)
+		return;
+	if (catalog_execute(MOVE_HOME, lengthof(args), args) == 1)
+		position->tid = *(ItemPointer) DatumGetPointer(catalog_value(0, 1, &null));
 }
 
 static void
@@ -125,6 +150,7 @@ advance_one(int32 subscription, Position *position, const PositionDelta *delta)
 				 errdetail("Somebody else has moved or stopped it; this batch is undone."),
 				 errhint("Nothing is lost: reading goes on from the stored position.")));
 	position->next_offset = delta->next_offset;
+	move_home(position);
 }
 
 void

@@ -3,8 +3,9 @@
  *		Subscriptions: their definitions as they are loaded, locked and touched.
  *
  * Owns the rows of kappa.subscription as everybody else sees them (struct
- * Subscription); subscription_control.c holds the SQL functions that change
- * them, subscription_check.c what a definition has to pass.
+ * Subscription); subscription_control.c, subscription_seek.c and
+ * subscription_wait.c hold the SQL functions that work on them,
+ * subscription_check.c what a definition has to pass.
  *
  * States: enabled or not; of this database or of another one, when the tables
  * came by a logical copy (foreign_identity: no worker runs until kappa.enable).
@@ -26,6 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "arguments.h"
 #include "catalog.h"
 #include "compat.h"
 #include "shmem.h"
@@ -114,24 +116,6 @@ parse_stop_on_error(const char *word)
 				 errmsg("unknown on_error \"%s\"", word),
 				 errhint("Use on_error => 'dead_letter' or 'stop'.")));
 	return strcmp(word, "stop") == 0;
-}
-
-/* Months count 30 days and days 24 hours, as when PostgreSQL compares intervals. */
-int64
-interval_microseconds(const Interval *interval, const char *argument)
-{
-	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
-	int64		result;
-
-	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &result) ||
-		pg_add_s64_overflow(result, interval->time, &result) ||
-		result < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must be a finite interval that is not negative",
-						argument),
-				 errhint("Use %s => '5 s', for example.", argument)));
-	return result;
 }
 
 /*

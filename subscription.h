@@ -91,7 +91,4 @@ extern const char *message_format_word(MessageFormat format);
 extern bool parse_upsert_mode(const char *word);
 extern bool parse_stop_on_error(const char *word);
 
-/* microseconds of an argument that must be an interval >= 0 */
-extern int64 interval_microseconds(const Interval *interval, const char *argument);
-
 #endif

@@ -34,7 +34,7 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
-#include "broker.h"
+#include "message_headers.h"
 #include "compat.h"
 #include "position.h"
 #include "transform.h"

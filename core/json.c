@@ -3,11 +3,9 @@
  *		One pass over a JSON text: validate all of it, note where the wanted
  *		values stand.
  *
- * A plan is a trie: one node a step, its member children in the order of the
- * paths and in a hash table, its element children sorted by index.  A document
- * usually names its members in the order of the plan, so the sibling of the
- * last match is tried before the hash table.  Names are compared by two 8-byte
- * keys (their first and last bytes), by memcmp only beyond 16 bytes.
+ * The wanted values are a trie (json_plan.h).  A document usually names its
+ * members in the order of the plan, so the sibling of the last match is tried
+ * before the hash table.
  *
  * The scan recurses only along the plan, so never deeper than the document nor
  * than the paths; what no path wants is walked by skip_container, which keeps
@@ -18,44 +16,12 @@
  * Scan.error_at are set; spans always point into the text.  Strings are
  * scanned 16 bytes at a time with SSE2, 8 bytes elsewhere.
  */
-#include "core/json.h"
-
-#include <limits.h>
-#include <string.h>
+#include "core/json_plan.h"
 
 #if defined(__SSE2__) && !defined(JSON_NO_SIMD)
 #include <emmintrin.h>
 #define USE_SSE2
 #endif
-
-#define likely(x)	__builtin_expect((x) != 0, 1)
-#define unlikely(x) __builtin_expect((x) != 0, 0)
-#define PLAN_ALIGN	16
-
-typedef struct PlanNode PlanNode;
-
-struct PlanNode
-{
-	uint64_t	head;			/* name_key of the name */
-	uint64_t	tail;
-	size_t		name_len;
-	const char *name;			/* NULL: an array element */
-	int			index;
-	int			path;			/* first path that ends here, -1: none */
-	bool		inner;			/* has children */
-	const PlanNode *next;		/* sibling of the same sort */
-	const PlanNode *member;		/* first child by name */
-	const PlanNode *element;	/* first child by index */
-	const PlanNode **slots;		/* members by hash, mask + 1 of them */
-	uint32_t	mask;
-};
-
-struct JsonPlan
-{
-	int			npaths;
-	const int  *next_path;		/* further path that ends at the same node */
-	const PlanNode *root;
-};
 
 typedef struct Scan
 {
@@ -71,28 +37,10 @@ typedef struct Scan
 
 /* ---------- bytes ---------- */
 
-static inline uint64_t
-load64(const char *p)
-{
-	uint64_t	x;
-
-	memcpy(&x, p, sizeof(x));
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-	x = __builtin_bswap64(x);
-#endif
-	return x;
-}
-
 static inline bool
 is_space(char c)
 {
 	return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
-static inline bool
-is_digit(char c)
-{
-	return (unsigned char) (c - '0') < 10;
 }
 
 static inline const char *
@@ -466,44 +414,6 @@ json_unescape(const JsonSpan *span, char *out)
 }
 
 /* ---------- names ---------- */
-
-/*
- * Two keys that, with the length, tell names of up to 16 bytes apart: the first
- * and the last 8 bytes (short names: their bytes padded with zeros, and 0).
- * avail is how many bytes may be read at name.
- */
-static inline void
-name_key(const char *name, size_t len, size_t avail,
-		 uint64_t *head, uint64_t *tail)
-{
-	uint64_t	key = 0;
-	size_t		i;
-
-	*tail = 0;
-	if (len >= 8)
-	{
-		*head = load64(name);
-		*tail = load64(name + len - 8);
-		return;
-	}
-	if (likely(avail >= 8))
-	{
-		*head = load64(name) & ((UINT64_C(1) << (len * 8)) - 1);
-		return;
-	}
-	for (i = 0; i < len; i++)
-		key |= (uint64_t) (unsigned char) name[i] << (i * 8);
-	*head = key;
-}
-
-static inline uint32_t
-name_hash(uint64_t head, uint64_t tail, size_t len)
-{
-	uint64_t	h;
-
-	h = (head ^ (tail << 27 | tail >> 37) ^ len) * UINT64_C(0x9E3779B97F4A7C15);
-	return (uint32_t) (h >> 32);
-}
 
 static inline bool
 same_name(const PlanNode *node, const char *name, size_t len,
@@ -1026,292 +936,6 @@ json_next_element(JsonElements *it, JsonSpan *element)
 	p = skip_space(p, it->end);
 	it->at = p < it->end ? skip_space(p + 1, it->end) : p;
 	return true;
-}
-
-/* ---------- paths ---------- */
-
-static bool
-is_name_character(char c)
-{
-	return is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
-		c == '_' || c == '-' || c == '$' || c == '@' ||
-		(unsigned char) c >= 0x80;
-}
-
-/* A quoted name at p (its quote); the place after it or NULL. */
-static const char *
-parse_quoted(const char *p, const char *end, JsonStep *step)
-{
-	const char *start = p + 1;
-	const char *stop = memchr(start, *p, (size_t) (end - start));
-
-	/* A backslash would have to be unescaped, and names point into the path. */
-	if (stop == NULL || memchr(start, '\\', (size_t) (stop - start)) != NULL)
-		return NULL;
-	step->name = start;
-	step->name_len = (size_t) (stop - start);
-	step->index = 0;
-	return stop + 1;
-}
-
-/* An array index at p; the place after it or NULL. */
-static const char *
-parse_index(const char *p, const char *end, JsonStep *step)
-{
-	const char *start = p;
-	int			value = 0;
-
-	for (; p < end && is_digit(*p); p++)
-	{
-		int			digit = *p - '0';
-
-		if (value > (INT_MAX - digit) / 10)
-			return NULL;
-		value = value * 10 + digit;
-	}
-	if (p == start || (*start == '0' && p - start > 1))
-		return NULL;
-	step->name = NULL;
-	step->name_len = 0;
-	step->index = value;
-	return p;
-}
-
-/* One step at p; the place after it or NULL. */
-static const char *
-parse_step(const char *p, const char *end, JsonStep *step)
-{
-	const char *start;
-	bool		bracket = *p == '[';
-
-	if ((!bracket && *p != '.') || ++p == end)
-		return NULL;
-	if (*p == '"' || (bracket && *p == '\''))
-		p = parse_quoted(p, end, step);
-	else if (bracket)
-		p = parse_index(p, end, step);
-	else
-	{
-		for (start = p; p < end && is_name_character(*p); p++)
-			;
-		if (p == start)
-			return NULL;
-		step->name = start;
-		step->name_len = (size_t) (p - start);
-		step->index = 0;
-	}
-	if (bracket && p != NULL)
-	{
-		if (p == end || *p != ']')
-			return NULL;
-		p++;
-	}
-	return p;
-}
-
-int
-json_parse_path(const char *text, size_t len, JsonStep *steps, int max)
-{
-	const char *p = text;
-	const char *end;
-	int			nsteps = 0;
-
-	if (len == 0 || *p != '$')
-		return -1;
-	end = text + len;
-	p++;
-	while (p < end)
-	{
-		if (nsteps >= max)
-			return -1;
-		p = parse_step(p, end, &steps[nsteps++]);
-		if (p == NULL)
-			return -1;
-	}
-	return nsteps;
-}
-
-/* ---------- plans ---------- */
-
-static size_t
-aligned(size_t size)
-{
-	return (size + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
-}
-
-/* A path longer than any document is deep can find nothing. */
-static bool
-is_reachable(const JsonPath *path)
-{
-	return path->nsteps <= JSON_MAX_DEPTH;
-}
-
-/* What the parts of a plan need at most. */
-typedef struct PlanSize
-{
-	size_t		paths;
-	size_t		nodes;
-	size_t		slots;
-	size_t		names;
-} PlanSize;
-
-static PlanSize
-plan_parts(const JsonPath *paths, int npaths)
-{
-	PlanSize	size;
-	size_t		nsteps = 0;
-	size_t		bytes = 0;
-	int			i;
-	int			j;
-
-	for (i = 0; i < npaths; i++)
-	{
-		if (!is_reachable(&paths[i]))
-			continue;
-		nsteps += (size_t) paths[i].nsteps;
-		for (j = 0; j < paths[i].nsteps; j++)
-			bytes += paths[i].steps[j].name != NULL ? paths[i].steps[j].name_len : 0;
-	}
-	size.paths = aligned(sizeof(int) * (size_t) (npaths > 0 ? npaths : 1));
-	size.nodes = aligned(sizeof(PlanNode) * (nsteps + 1));
-	/* A table has less than four slots a member. */
-	size.slots = aligned(sizeof(PlanNode *) * 4 * (nsteps + 1));
-	size.names = aligned(bytes + 1);
-	return size;
-}
-
-size_t
-json_plan_size(const JsonPath *paths, int npaths)
-{
-	PlanSize	size = plan_parts(paths, npaths);
-
-	return aligned(sizeof(JsonPlan)) + size.paths + size.nodes + size.slots +
-		size.names;
-}
-
-/* What is still free of each part while a plan is built. */
-typedef struct PlanBuild
-{
-	PlanNode   *node;
-	const PlanNode **slot;
-	char	   *name;
-} PlanBuild;
-
-static PlanNode *
-new_node(PlanBuild *b, const JsonStep *step)
-{
-	PlanNode   *node = b->node++;
-
-	memset(node, 0, sizeof(*node));
-	node->path = -1;
-	if (step == NULL)
-		return node;
-	node->index = step->index;
-	if (step->name != NULL)
-	{
-		memcpy(b->name, step->name, step->name_len);
-		node->name = b->name;
-		node->name_len = step->name_len;
-		b->name += step->name_len;
-		name_key(node->name, node->name_len, node->name_len,
-				 &node->head, &node->tail);
-	}
-	return node;
-}
-
-/* The child of node for this step, made where there is none yet. */
-static PlanNode *
-child_for(PlanBuild *b, PlanNode *node, const JsonStep *step)
-{
-	const PlanNode **link = step->name != NULL ? &node->member : &node->element;
-	PlanNode   *child;
-
-	for (; *link != NULL; link = (const PlanNode **) &(*link)->next)
-	{
-		const PlanNode *old = *link;
-
-		if (step->name != NULL)
-		{
-			if (old->name_len == step->name_len &&
-				memcmp(old->name, step->name, step->name_len) == 0)
-				return (PlanNode *) old;
-		}
-		else if (old->index == step->index)
-			return (PlanNode *) old;
-		else if (old->index > step->index)
-			break;				/* elements are sorted */
-	}
-	child = new_node(b, step);
-	node->inner = true;
-	child->next = *link;
-	*link = child;
-	return child;
-}
-
-/* Give the node its hash table of members. */
-static void
-hash_members(PlanBuild *b, PlanNode *node)
-{
-	const PlanNode *child;
-	uint32_t	n = 0;
-	uint32_t	size = 2;
-
-	for (child = node->member; child != NULL; child = child->next)
-		n++;
-	if (n == 0)
-		return;
-	while (size < 2 * n)
-		size *= 2;
-	node->slots = b->slot;
-	node->mask = size - 1;
-	b->slot += size;
-	for (child = node->member; child != NULL; child = child->next)
-	{
-		uint32_t	at = name_hash(child->head, child->tail, child->name_len);
-
-		while (node->slots[at & node->mask] != NULL)
-			at++;
-		node->slots[at & node->mask] = child;
-	}
-}
-
-JsonPlan *
-json_plan_build(void *memory, const JsonPath *paths, int npaths)
-{
-	PlanSize	size = plan_parts(paths, npaths);
-	char	   *at = (char *) memory + aligned(sizeof(JsonPlan));
-	JsonPlan   *plan = memory;
-	int		   *next_path = (int *) at;
-	PlanNode   *root = (PlanNode *) (at + size.paths);
-	PlanBuild	b;
-	int			i;
-	int			j;
-
-	b.node = root;
-	b.slot = (const PlanNode **) (at + size.paths + size.nodes);
-	b.name = at + size.paths + size.nodes + size.slots;
-	memset(b.slot, 0, size.slots);
-	new_node(&b, NULL);
-
-	for (i = 0; i < npaths; i++)
-	{
-		PlanNode   *node = root;
-
-		next_path[i] = -1;
-		if (!is_reachable(&paths[i]))
-			continue;
-		for (j = 0; j < paths[i].nsteps; j++)
-			node = child_for(&b, node, &paths[i].steps[j]);
-		next_path[i] = node->path;
-		node->path = i;
-	}
-	for (i = 0; &root[i] < b.node; i++)
-		hash_members(&b, &root[i]);
-
-	plan->npaths = npaths;
-	plan->next_path = next_path;
-	plan->root = root;
-	return plan;
 }
 
 const char *

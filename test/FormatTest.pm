@@ -96,7 +96,7 @@ sub subscribe
 
 	$arguments{topic} //= quote($name);
 	$arguments{target} //= quote("public.$name");
-	($topic_of{$name} = $arguments{topic}) =~ s/^\$\w*\$|\$\w*\$$//g;
+	($topic_of{$name} = $arguments{topic}) =~ s/^(\$\w*\$|')(.*)\1$/$2/;
 	sql("SELECT kappa.subscribe(name => " . quote($name) . ", server => 'main', "
 		  . join(', ', map { "$_ => $arguments{$_}" } sort keys %arguments) . ')');
 }
@@ -112,10 +112,13 @@ sub settled
 		return !grep { ($at{$_} // -1) < $ends->{$_} } keys %$ends;
 	};
 
-	return 1 if poll_until($seconds // 60, $there);
+	my $stops = "SELECT 1 FROM kappa.stat_partition WHERE stop_since IS NOT NULL AND name = " . quote($name);
+
+	poll_until($seconds // 60, sub { $there->() || sql($stops) });
+	return 1 if $there->();
 	diag(sql("SELECT status, reason FROM kappa.subscriptions WHERE name = " . quote($name)));
 	diag(sql("SELECT part, next_offset, verdict FROM kappa.stat_partition WHERE name = " . quote($name)));
-	die "$name: not everything is read\n";
+	BAIL_OUT("$name: not everything is read");
 }
 
 # give, subscribe, settled, disabled: its worker is free for the next one
