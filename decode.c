@@ -32,7 +32,6 @@
 #include "decode.h"
 #include "position.h"
 
-#define MAX_STEPS	64
 
 typedef struct CsvSettings
 {
@@ -155,9 +154,9 @@ typedef struct PathList
 static int
 add_path(PathList *list, const char *text)
 {
-	JsonStep	steps[MAX_STEPS];
+	JsonStep	steps[JSON_MAX_DEPTH];
 	JsonPath   *path = &list->paths[list->n];
-	int			n = json_parse_path(text, strlen(text), steps, MAX_STEPS);
+	int			n = json_parse_path(text, strlen(text), steps, JSON_MAX_DEPTH);
 
 	if (n < 0)
 		ereport(ERROR,

@@ -26,9 +26,11 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
@@ -92,6 +94,12 @@ make_batch(const Subscription *sub, const KafkaMessage *messages, int n)
 	return batch;
 }
 
+void
+set_constraints_immediate(void)
+{
+	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
+}
+
 /* ---------------------------------------------------------------- errors */
 
 ErrorKind
@@ -132,7 +140,7 @@ classify_error(int sqlstate)
 	}
 }
 
-/* PostgreSQL's own messages may quote a value of any size. */
+/* PostgreSQL's own messages may quote a value of any size, in their middle. */
 static const char *
 clip_error(const char *error)
 {
@@ -140,7 +148,8 @@ clip_error(const char *error)
 
 	if (len <= MAX_ERROR)
 		return error;
-	return psprintf("%.*s...", pg_mbcliplen(error, len, MAX_ERROR), error);
+	return psprintf("%.*s ... %s", pg_mbcliplen(error, len, MAX_ERROR / 2), error,
+					error + pg_mbcliplen(error, len, len - MAX_ERROR / 2));
 }
 
 static void

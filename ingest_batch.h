@@ -46,6 +46,12 @@ typedef struct Batch
 extern Batch *make_batch(const Subscription *sub, const KafkaMessage *messages, int n);
 
 /*
+ * Constraints are checked within the batch from here to the end of the transaction:
+ * deferred ones would fail at commit, where no message is to blame.
+ */
+extern void set_constraints_immediate(void);
+
+/*
  * Write the batch.  careful: in subtransactions, finding and setting apart each
  * message that causes an error.  Not careful: an error that one message causes is
  * raised like any other, and the caller tries again with care.

@@ -35,7 +35,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "commands/dbcommands.h"
-#include "commands/trigger.h"
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -666,15 +665,6 @@ static void
 batch_error_context(void *arg)
 {
 	errcontext("batch of subscription \"%s\" from topic \"%s\"", worker.sub->name, worker.sub->topic);
-}
-
-/* Deferred constraints would fail at commit, where no message is to blame. */
-static void
-set_constraints_immediate(void)
-{
-	ConstraintsSetStmt *statement = makeNode(ConstraintsSetStmt);
-
-	AfterTriggerSetState(statement);
 }
 
 static void

@@ -12,7 +12,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -39,12 +38,6 @@
 
 PG_FUNCTION_INFO_V1(kappa_run);
 PG_FUNCTION_INFO_V1(kappa_redrive);
-
-static void
-set_constraints_immediate(void)
-{
-	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
-}
 
 /* ---------------------------------------------------------------- run */
 

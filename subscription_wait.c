@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -29,12 +30,17 @@
 PG_FUNCTION_INFO_V1(kappa_drain);
 PG_FUNCTION_INFO_V1(kappa_wait_for);
 
+/*
+ * reader: whoever may read the target may wait for what he has written.  drain is
+ * for the owner, because it asks the broker in his name.
+ */
 static Subscription *
-subscription_to_wait_for(const char *name)
+subscription_to_wait_for(const char *name, bool reader)
 {
 	Subscription *sub = subscription_by_name(name, false);
 
-	check_subscription_owner(sub);
+	if (!reader || pg_class_aclcheck(sub->target, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		check_subscription_owner(sub);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -73,7 +79,7 @@ report_stopped(const Subscription *sub, const Position *position)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("partition %d of subscription \"%s\" is stopped", position->part, sub->name),
-			 errdetail_internal("%s", reason),
+			 has_privs_of_role(GetUserId(), sub->owner) ? errdetail_internal("%s", reason) : 0,
 			 errhint("kappa.subscriptions shows the next step; kappa.skip and kappa.seek go on.")));
 }
 
@@ -192,7 +198,7 @@ kappa_drain(PG_FUNCTION_ARGS)
 	int			nplaces = 0;
 	int			part;
 
-	sub = subscription_to_wait_for(text_argument(fcinfo, 0, "name"));
+	sub = subscription_to_wait_for(text_argument(fcinfo, 0, "name"), false);
 	session = broker_connect(sub->server, sub->owner, sub->options, NULL);
 	nparts = broker_partitions(session, sub->topic);
 	low = palloc(sizeof(int64) * Max(nparts, 1));
@@ -232,7 +238,7 @@ kappa_wait_for(PG_FUNCTION_ARGS)
 				 errmsg("partition %d has no offset %lld", place.part, (long long) place.offset),
 				 errhint("Use the partition and offset that the producer was told.")));
 	place.offset++;				/* the position behind the message */
-	sub = subscription_to_wait_for(text_argument(fcinfo, 0, "name"));
+	sub = subscription_to_wait_for(text_argument(fcinfo, 0, "name"), true);
 	wait_for_places(sub, &place, 1, timeout);
 	PG_RETURN_VOID();
 }

@@ -290,8 +290,15 @@ SELECT left(try(c), 5) FROM (VALUES
 	('SELECT kappa.enable(''theirs'')'), ('SELECT kappa.disable(''theirs'')'),
 	('SELECT kappa.unsubscribe(''theirs'')'), ('SELECT * FROM kappa.seek(''theirs'', ''latest'')'),
 	('SELECT kappa.skip(''theirs'', 0, 20)'), ('SELECT kappa.drain(''theirs'')'),
-	('SELECT kappa.wait_for(''theirs'', 0, 1)'), ('SELECT kappa.purge_dead_letters(''theirs'')')) v(c);
+	('SELECT kappa.purge_dead_letters(''theirs'')')) v(c);
+-- whoever may read the target may wait for what he has written
+SELECT try('SELECT kappa.wait_for(''theirs'', 0, 1, timeout => ''1 ms'')');
 RESET ROLE;
+REVOKE SELECT ON owned FROM regress_kappa_other;
+SET ROLE regress_kappa_other;
+SELECT left(try('SELECT kappa.wait_for(''theirs'', 0, 1)'), 5);
+RESET ROLE;
+GRANT SELECT ON owned TO regress_kappa_other;
 -- the owner's rights count, not those of who alters it
 SELECT try('SELECT kappa.alter_subscription(''theirs'', workers => 2)') ~ '^0A000 row-level security';
 ALTER TABLE owned DISABLE ROW LEVEL SECURITY;

@@ -166,7 +166,7 @@ for my $workers (1, 2)
 
 # In upsert and with a transform
 {
-	my @messages = (map({ '{"id": ' . $_ % 20 . ', "v": 1}' } 0 .. 99), '{"id": 5, "v": 2}', map({ '{"id": ' . $_ % 20 . ', "v": null}' } 0 .. 9));
+	my @messages = (map({ '{"id": ' . $_ % 20 . ', "v": 1}' } 0 .. 99), '{"id": 50, "v": 2}', map({ '{"id": ' . $_ % 20 . ', "v": null}' } 0 .. 9));
 
 	topic('stop_ways');
 	give('stop_ways', @messages);
