@@ -767,10 +767,28 @@ back_off(const ErrorData *error)
 	}
 }
 
+/*
+ * The library goes on by itself after a fetch that failed, also where the topic was
+ * deleted and made anew meanwhile.  Only a new look can tell: nothing that was
+ * taken after the failure may be stored, and it is told before what came after.
+ */
+static void
+check_fetches(void)
+{
+	print_library_log();
+	if (!kafka_fetch_failed(worker.client))
+		return;
+	ereport(LOG,
+			(errmsg("subscription \"%s\" looks at its topic again: a fetch was refused",
+					worker.sub->name)));
+	leave_to_retry("a fetch was refused: the topic or its leader has changed", RETRY_BASE_MS);
+}
+
 static void
 run_batch(void)
 {
 	FAULT_POINT("after_poll");
+	check_fetches();
 	pgstat_report_activity(STATE_RUNNING, "storing a batch");
 	for (;;)
 	{
@@ -851,9 +869,9 @@ turn(void)
 	}
 	now = GetCurrentTimestamp();
 	commit_to_group(now);
+	check_fetches();
 	check_topic(now);
 	publish(false);
-	print_library_log();
 	if (wait < 0)
 		pgstat_report_stat(false);
 	if (wait_for_events(wait < 0 ? IDLE_WAIT_MS : wait) ||

@@ -103,6 +103,23 @@ wait_for_messages(BrokerSession *session)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* As the worker's check_fetches: what came after a failed fetch may be of another topic. */
+static void
+check_fetches(Intake *intake)
+{
+	char		line[8];
+	int			level;
+
+	while (kafka_next_log(intake->client, &level, line, sizeof(line)))
+		;
+	if (kafka_fetch_failed(intake->client))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("a fetch from topic \"%s\" was refused", intake->sub->topic),
+				 errdetail("The topic or its leader has changed while it was read."),
+				 errhint("Call kappa.run again.")));
+}
+
 /* One batch of what is in hand; returns its messages. */
 static int64
 store_batch(Intake *intake, MemoryContext context)
@@ -111,6 +128,7 @@ store_batch(Intake *intake, MemoryContext context)
 	Batch	   *batch;
 	int64		n = intake->nmessages;
 
+	check_fetches(intake);
 	MemoryContextReset(context);
 	old = MemoryContextSwitchTo(context);
 	batch = make_batch(intake->sub, intake->messages, intake->nmessages);

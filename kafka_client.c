@@ -79,6 +79,8 @@ static const KafkaSetting default_settings[] = {
 	{"log.connection.close", "false"},
 };
 
+#define LEVEL_DEBUG	7			/* of syslog */
+
 /* Settings that exactness rests on; no caller overrides them. */
 static const KafkaSetting fixed_settings[] = {
 	{"enable.auto.commit", "false"},
@@ -180,12 +182,29 @@ apply_setting(rd_kafka_conf_t *conf, const KafkaSetting *setting,
 	return false;
 }
 
+/*
+ * A fetch that the broker answers with an error (the topic is unknown, its leader
+ * has moved) is tried again by the library without a word, but for a debug line.
+ * So those lines are on, and kafka_next_log looks for that one.
+ */
+static bool
+apply_debug(KafkaClient *client, rd_kafka_conf_t *conf, const char *wanted, KafkaError *error)
+{
+	char		value[256];
+	KafkaSetting debug = {"debug", value};
+
+	client->debugging = wanted != NULL;
+	snprintf(value, sizeof(value), "%s%stopic", wanted ? wanted : "", wanted ? "," : "");
+	return apply_setting(conf, &debug, true, error);
+}
+
 static bool
 apply_settings(KafkaClient *client, rd_kafka_conf_t *conf,
 			   const KafkaSetting *settings, int nsettings,
 			   const char *group_id, KafkaError *error)
 {
 	KafkaSetting group = {"group.id", group_id ? group_id : "pg_kappa"};
+	const char *debug = NULL;
 
 	for (size_t i = 0; i < sizeof(default_settings) / sizeof(default_settings[0]); i++)
 	{
@@ -199,6 +218,8 @@ apply_settings(KafkaClient *client, rd_kafka_conf_t *conf,
 			free(client->allowed);
 			client->allowed = strdup(settings[i].value);
 		}
+		else if (strcmp(settings[i].name, "debug") == 0)
+			debug = settings[i].value;
 		else if (!apply_setting(conf, &settings[i], true, error))
 			return false;
 	}
@@ -207,7 +228,8 @@ apply_settings(KafkaClient *client, rd_kafka_conf_t *conf,
 		if (!apply_setting(conf, &fixed_settings[i], false, error))
 			return false;
 	}
-	return apply_setting(conf, &group, true, error);
+	return apply_debug(client, conf, debug, error) &&
+		apply_setting(conf, &group, true, error);
 }
 
 static rd_kafka_conf_t *
@@ -465,6 +487,23 @@ withheld(const char *facility)
 		strncmp(facility, "LIBSASL", 7) == 0;
 }
 
+/* Does the line belong to the caller, or is it one that only we asked for? */
+static bool
+is_for_caller(KafkaClient *client, int level, const char *facility)
+{
+	if (level < LEVEL_DEBUG)
+		return true;
+	if (strcmp(facility, "BROKERUA") == 0)
+		client->fetch_failed = true;
+	return client->debugging;
+}
+
+bool
+kafka_fetch_failed(KafkaClient *client)
+{
+	return client->fetch_failed;
+}
+
 bool
 kafka_next_log(KafkaClient *client, int *level, char *line, size_t line_size)
 {
@@ -477,7 +516,8 @@ kafka_next_log(KafkaClient *client, int *level, char *line, size_t line_size)
 		bool		is_log;
 
 		is_log = rd_kafka_event_type(event) == RD_KAFKA_EVENT_LOG &&
-			rd_kafka_event_log(event, &facility, &text, level) == 0;
+			rd_kafka_event_log(event, &facility, &text, level) == 0 &&
+			is_for_caller(client, *level, facility);
 		if (is_log)
 			snprintf(line, line_size, "%s: %s", facility,
 					 withheld(facility) ? "(text withheld)" : text);

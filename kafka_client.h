@@ -85,6 +85,14 @@ extern int	kafka_wake_fd(KafkaClient *client);
 extern bool kafka_next_log(KafkaClient *client, int *level,
 						   char *line, size_t line_size);
 
+/*
+ * Was a fetch answered with an error since the client was opened: topic unknown,
+ * leader moved?  Then the log that it reads now may be another one.  Known once all
+ * log lines are read that were written before: call kafka_next_log until there are
+ * no more, after the messages in question were taken.
+ */
+extern bool kafka_fetch_failed(KafkaClient *client);
+
 /* "2.0.2" as linked at run time, and its number (0x020002ff). */
 extern const char *kafka_library_version(void);
 extern int	kafka_library_version_number(void);

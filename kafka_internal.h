@@ -49,6 +49,9 @@ struct KafkaClient
 	char	   *allowed;		/* NULL: any address */
 	int			refused;		/* atomic: an address was not allowed */
 
+	bool		debugging;		/* the caller wants the library's debug lines */
+	bool		fetch_failed;	/* a fetch was answered with an error */
+
 	/* only for a library that waits a second once its queue is full */
 	rd_kafka_topic_partition_list_t *to_wake;	/* NULL: not needed */
 	bool		was_busy;		/* the last refill was a full one */

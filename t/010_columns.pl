@@ -23,7 +23,8 @@ sub bytes { my ($text) = @_; utf8::encode($text) if utf8::is_utf8($text); return
 
 	sql("CREATE TABLE texts ($times text NOT NULL, n integer DEFAULT 4); CREATE TABLE short_texts ($times short);
 		CREATE TABLE numbers ($times numeric(4,1)); CREATE TABLE docs ($times jsonb); CREATE TABLE blobs ($times bytea);");
-	consume('texts', [ 'plain', '', bytes("ünï\x{1F600}"), "tab\tline\nend\n", '\x00', 'x' x 200_000, undef, "bad \xff", "nul\0l", "\xed\xa0\x80", "\xc0\x80", '{"a":1}' ], format => "'text'");
+	consume('texts', [ 'plain', '', bytes("ünï\x{1F600}"), "tab\tline\nend\n", '\x00', 'x' x 200_000, undef, "bad \xff", "nul\0l",
+		"\xed\xa0\x80", "\xc0\x80", '{"a":1}' ], format => "'text'");
 	is(sql("SELECT string_agg(kafka_offset || ':' || left(replace(value, E'\\n', '/'), 20) || ':' || length(value) || ':' || n, ' ' ORDER BY kafka_offset) FROM texts"),
 		bytes("0:plain:5:4 1::0:4 2:ünï\x{1F600}:4:4 3:tab\tline/end/:13:4 4:\\x00:4:4 5:xxxxxxxxxxxxxxxxxxxx:200000:4 11:{\"a\":1}:7:4"),
 		'text: as it is');
@@ -81,19 +82,23 @@ sub map_of { my (%map) = @_; return quote('{' . join(', ', map { "\"$_\": $map{$
 
 		sql("CREATE TABLE $name (kafka_offset bigint, ts timestamptz, tl timestamp); TRUNCATE counts");
 		sql('INSERT INTO counts VALUES ' . join(', ', map { $documents[$_] =~ /"n": "?([-0-9.e]+)/ ? "($_, $1)" : "($_, NULL)" } 0 .. $#documents));
-		consume($name, \@documents, columns => map_of(ts => "{\"path\": \"\$.n\", \"unit\": \"$word\"}", tl => "{\"path\": \"\$.n\", \"unit\": \"$word\"}"));
+		consume($name, \@documents, columns => map_of(ts => "{\"path\": \"\$.n\", \"unit\": \"$word\"}",
+			tl => "{\"path\": \"\$.n\", \"unit\": \"$word\"}"));
 		# microseconds since 1970, rounded down, in the range of timestamptz (4714-11-24 BC to 294276)
 		my $good = "SELECT *, floor(n * 1000000 / 1e$digits) AS us FROM counts";
 		my $in_range = 'us >= -210866803200000000 AND us < 9224318016000000000';
 		is_rows("SELECT kafka_offset, (tl::date - date '1970-01-01') * 86400000000::numeric + (extract(epoch FROM tl::time) * 1000000)::numeric, ts AT TIME ZONE 'UTC' = tl FROM $name",
-			"SELECT kafka_offset, us, CASE WHEN us IS NOT NULL THEN true END FROM ($good) g WHERE us IS NULL OR $in_range", "unit $word: exact to the microsecond");
+			"SELECT kafka_offset, us, CASE WHEN us IS NOT NULL THEN true END FROM ($good) g WHERE us IS NULL OR $in_range",
+				"unit $word: exact to the microsecond");
 		is_rows("SELECT kafka_offset, sqlstate FROM kappa.dead_letters WHERE name = '$name'",
 			"SELECT kafka_offset, '22008' FROM ($good) g WHERE NOT ($in_range)", "unit $word: 22008 outside of the range");
 	}
 	sql('CREATE TABLE epoch_bad (kafka_offset bigint, ts timestamptz)');
-	consume('epoch_bad', [ map { ("{\"n\": $_}", '{"n": 1}', '{"n": 2}') } 'true', '[]', '{}', '"x"', '""', '"2024-01-02"', '"5 s"', '"0x10"', '"1_000"', '"NaN"', '"5,0"', '"+-5"' ],
+	consume('epoch_bad', [ map { ("{\"n\": $_}", '{"n": 1}', '{"n": 2}') } 'true', '[]', '{}', '"x"', '""', '"2024-01-02"', '"5 s"', '"0x10"',
+		'"1_000"', '"NaN"', '"5,0"', '"+-5"' ],
 		columns => map_of(ts => '{"path": "$.n", "unit": "ms"}'));
-	is(sql("SELECT string_agg(DISTINCT sqlstate, ' '), count(*) FROM kappa.dead_letters WHERE name = 'epoch_bad'"), '22007|12', 'unit: what is no number is 22007');
+	is(sql("SELECT string_agg(DISTINCT sqlstate, ' '), count(*) FROM kappa.dead_letters WHERE name = 'epoch_bad'"), '22007|12',
+		'unit: what is no number is 22007');
 }
 
 # A precision and a domain hold for times that are counted, and for metadata
@@ -102,12 +107,16 @@ sub map_of { my (%map) = @_; return quote('{' . join(', ', map { "\"$_\": $map{$
 		CREATE DOMAIN some_bytes AS bytea CHECK (length(VALUE) < 4); CREATE DOMAIN low AS bigint CHECK (VALUE < 8);
 		CREATE TABLE held (ts timestamptz(0), tl timestamp(1), r recent, k some_key, o low, kafka_timestamp timestamptz(1));
 		CREATE TABLE held_bytes (value some_bytes, kafka_offset bigint)});
-	consume('held', [ map { { time => 1704164645555, key => 'k', %$_ } } { value => '{"n": 1704164645555}' }, { value => '{"n": 5}' }, { value => '{"n": null}', key => 'long' },
+	consume('held', [ map { { time => 1704164645555, key => 'k', %$_ } } { value => '{"n": 1704164645555}' }, { value => '{"n": 5}' },
+		{ value => '{"n": null}', key => 'long' },
 			{ value => '{"n": null}', key => undef }, map { { value => '{}' } } 4 .. 9 ],
-		columns => map_of(ts => '{"path": "$.n", "unit": "ms"}', tl => '{"path": "$.n", "unit": "ms"}', r => '{"path": "$.n", "unit": "ms"}', k => '"kafka.key"', o => '"kafka.offset"'));
+		columns => map_of(ts => '{"path": "$.n", "unit": "ms"}', tl => '{"path": "$.n", "unit": "ms"}', r => '{"path": "$.n", "unit": "ms"}',
+			k => '"kafka.key"', o => '"kafka.offset"'));
 	is(sql('SELECT ts, tl, r, k, o, kafka_timestamp FROM held WHERE o = 0'),
-		'2024-01-02 03:04:06+00|2024-01-02 03:04:05.6|2024-01-02 03:04:05.555+00|\x6b|0|2024-01-02 03:04:05.6+00', 'precision of counted times and of metadata');
-	is_dead('held', 'domains', [ 1, '23514', qr/recent/ ], [ 2, '23514', qr/some_key/ ], [ 3, '23502', qr/some_key/ ], [ 8, '23514', qr/low/ ], [ 9, '23514', qr/low/ ]);
+		'2024-01-02 03:04:06+00|2024-01-02 03:04:05.6|2024-01-02 03:04:05.555+00|\x6b|0|2024-01-02 03:04:05.6+00',
+			'precision of counted times and of metadata');
+	is_dead('held', 'domains', [ 1, '23514', qr/recent/ ], [ 2, '23514', qr/some_key/ ], [ 3, '23502', qr/some_key/ ], [ 8, '23514',
+		qr/low/ ], [ 9, '23514', qr/low/ ]);
 	consume('held_bytes', [ 'abc', 'abcd', 'x' ], format => "'bytea'");
 	is_dead('held_bytes', 'a domain over bytea', [ 1, '23514', qr/some_bytes/ ]);
 }
@@ -115,24 +124,30 @@ sub map_of { my (%map) = @_; return quote('{' . join(', ', map { "\"$_\": $map{$
 # Metadata by name, of odd types; it wins over a field of its name
 {
 	sql(q{CREATE TABLE meta (kafka_topic name, kafka_partition text, kafka_offset numeric, kafka_timestamp date, kafka_key varchar(3), kafka_headers text, a integer);
-		CREATE TABLE meta_small (kafka_offset smallint, kafka_partition smallint, kafka_timestamp timestamptz(0), kafka_key uuid, kafka_headers json, kafka_topic char(3))});
+		CREATE TABLE meta_small (kafka_offset smallint, kafka_partition smallint, kafka_timestamp timestamptz(0), kafka_key uuid,
+			kafka_headers json, kafka_topic char(3))});
 	topic('meta', 2);
-	give_to('meta', 1, { value => '{"kafka_offset": 99, "kafka_topic": "liar", "kafka_key": "liar", "a": 1}', key => 'abc', time => 1704164645999, headers => [ [ 'x', '1' ] ] },
-		{ value => '{"a": 2}', key => 'abcd' }, { value => '{"a": 3}', key => "\xff\xfe" }, { value => '{"a": 4}', key => "a\0b" }, { value => '{"a": 5}' }, { value => '{"a": 6}', key => '' });
+	give_to('meta', 1, { value => '{"kafka_offset": 99, "kafka_topic": "liar", "kafka_key": "liar", "a": 1}', key => 'abc',
+		time => 1704164645999, headers => [ [ 'x', '1' ] ] },
+		{ value => '{"a": 2}', key => 'abcd' }, { value => '{"a": 3}', key => "\xff\xfe" }, { value => '{"a": 4}', key => "a\0b" },
+			{ value => '{"a": 5}' }, { value => '{"a": 6}', key => '' });
 	subscribe('meta');
 	settled('meta');
 	is(sql('SELECT kafka_topic, kafka_partition, kafka_offset, kafka_key, kafka_headers, a FROM meta ORDER BY a'),
 		qq(meta|1|0|abc|{"x": "1"}|1\nmeta|1|4|||5\nmeta|1|5|||6), 'metadata by name wins over the fields');
 	is(sql('SELECT kafka_timestamp FROM meta WHERE a = 1'), '2024-01-02', 'a timestamp in a date column');
 	is_dead('meta', 'keys that are no text, or too long for the column', [ 1, '22001', qr/too long/ ], [ 2, '22021', qr/key/ ], [ 3, '22021', qr/key/ ]);
-	is(sql("SELECT string_agg(key::text, ' ' ORDER BY kafka_offset) FROM kappa.dead_letters WHERE name = 'meta'"), '\x61626364 \xfffe \x610062', 'the dead letters have their keys');
+	is(sql("SELECT string_agg(key::text, ' ' ORDER BY kafka_offset) FROM kappa.dead_letters WHERE name = 'meta'"),
+		'\x61626364 \xfffe \x610062', 'the dead letters have their keys');
 	topic('meta_small');
-	give('meta_small', { value => '{}', key => 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', time => 1704164645500, headers => [ [ 'b', '2' ], [ 'a', '1' ] ] }, { value => '{}', key => 'x' });
+	give('meta_small', { value => '{}', key => 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', time => 1704164645500, headers => [ [ 'b', '2' ],
+		[ 'a', '1' ] ] }, { value => '{}', key => 'x' });
 	sql('ALTER TABLE meta_small DROP COLUMN kafka_topic');
 	subscribe('meta_small');
 	settled('meta_small');
 	is(sql('SELECT kafka_offset, kafka_partition, kafka_timestamp, kafka_key, kafka_headers::jsonb FROM meta_small'),
-		qq(0|0|2024-01-02 03:04:06+00|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{"a": "1", "b": "2"}), 'metadata in smallint, timestamptz(0), uuid and json columns');
+		qq(0|0|2024-01-02 03:04:06+00|a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|{"a": "1", "b": "2"}),
+			'metadata in smallint, timestamptz(0), uuid and json columns');
 	is_dead('meta_small', 'a key that is no uuid', [ 1, '22P02', qr/uuid/ ]);
 }
 
@@ -141,7 +156,8 @@ sub map_of { my (%map) = @_; return quote('{' . join(', ', map { "\"$_\": $map{$
 	sql('CREATE TABLE heads (kafka_offset bigint, kafka_headers jsonb)');
 	my @headers = ([ [ 'a', '1' ] ], [ [ 'a', '1' ], [ 'b', '2' ], [ 'a', '3' ] ], [ [ 'a', undef ] ], [ [ 'a', '' ] ], [ [ 'a', "\xff\x00\x01" ] ],
 		[ [ 'a', undef ], [ 'a', 'x' ], [ 'a', "\xfe" ] ], [ [ '', 'empty name' ] ], [ [ bytes('ü'), bytes('日本') ] ], [ [ 'quote"\\', "line\n" ] ],
-		[ [ 'nul', "a\0b" ] ], [ [ 'x', '\\x41' ] ], undef, [ map { [ "h$_", "v$_" ] } 1 .. 50 ], [ [ "\xff", 'bad name' ] ], [ [ "n\0l", 'nul in name' ] ]);
+		[ [ 'nul', "a\0b" ] ], [ [ 'x', '\\x41' ] ], undef, [ map { [ "h$_", "v$_" ] } 1 .. 50 ], [ [ "\xff", 'bad name' ] ], [ [ "n\0l",
+			'nul in name' ] ]);
 	consume('heads', [ map { { value => '{}', headers => $_ } } @headers ]);
 	is(sql('SELECT kafka_offset, kafka_headers FROM heads WHERE kafka_offset < 12 ORDER BY 1'), bytes(join "\n",
 			'0|{"a": "1"}', '1|{"a": ["1", "3"], "b": "2"}', '2|{"a": null}', '3|{"a": ""}', '4|{"a": "\\\\xff0001"}', '5|{"a": [null, "x", "\\\\xfe"]}',

@@ -63,10 +63,12 @@ for my $batch (1, 7, 100, 10000)
 {
 	sql('CREATE TABLE by_int (id integer PRIMARY KEY, v text); CREATE TABLE by_text (id text PRIMARY KEY, v text);
 		CREATE TABLE by_uuid (id uuid PRIMARY KEY); CREATE TABLE by_two (a integer, b text, v integer, UNIQUE (b, a))');
-	consume('by_int', [ map({ "{\"id\": $_, \"v\": \"v$_\"}" } 1 .. 8), map({ { key => $_, value => undef } } '{"id": 1}', '2', '"3"', ' 4 ', 'x', undef, '{"other": 1}', '{"id": null}', "\xff", '5.0', '[6]', '', '99', 'null') ],
+	consume('by_int', [ map({ "{\"id\": $_, \"v\": \"v$_\"}" } 1 .. 8), map({ { key => $_, value => undef } } '{"id": 1}', '2', '"3"', ' 4 ',
+		'x', undef, '{"other": 1}', '{"id": null}', "\xff", '5.0', '[6]', '', '99', 'null') ],
 		mode => "'upsert'");
 	is(sql("SELECT string_agg(id::text, ' ' ORDER BY id) FROM by_int"), '5 6 7 8', 'integer key: object, bare number, JSON string, blanks around');
-	is_dead('by_int', 'tombstones that name no row', map { [ $_->[0], $_->[1], qr/./ ] } [ 12, '22P02' ], [ 13, '23502' ], [ 14, '23502' ], [ 15, '23502' ],
+	is_dead('by_int', 'tombstones that name no row', map { [ $_->[0], $_->[1], qr/./ ] } [ 12, '22P02' ], [ 13, '23502' ], [ 14, '23502' ],
+		[ 15, '23502' ],
 		[ 16, '23502' ], [ 17, '22P02' ], [ 18, '22P02' ], [ 19, '22P02' ], [ 21, '23502' ]);
 	is_balanced('by_int', stored => 13, dead_lettered => 9);
 	is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = 'by_int' AND value IS NULL"), 9, 'a tombstone that became a dead letter has no value');
@@ -76,23 +78,28 @@ for my $batch (1, 7, 100, 10000)
 	is(sql("SELECT string_agg(id, ' ' ORDER BY id) FROM by_text"), 'stays', 'text key: bare, quoted, JSON words as text, object');
 	is_balanced('by_text', stored => 19);
 
-	consume('by_uuid', [ '{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}', '{"id": "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A12"}', '{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}',
+	consume('by_uuid', [ '{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}', '{"id": "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A12"}',
+		'{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}',
 			{ key => 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', value => undef } ], mode => "'upsert'");
 	is(sql('SELECT id FROM by_uuid'), 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12', 'uuid key, a table of nothing but its key');
 
 	consume('by_two', [ '{"a": 1, "b": "x", "v": 1}', '{"a": 1, "b": "x", "v": 2}', '{"a": 2, "b": "x", "v": 3}', '{"a": null, "b": "x"}', '{"b": "x"}',
-			{ key => '1', value => undef }, { key => '{"a": 2}', value => undef }, { key => '{"a": 2, "b": "x", "more": 1}', value => undef } ], mode => "'upsert'", key_columns => "'{a,b}'");
+			{ key => '1', value => undef }, { key => '{"a": 2}', value => undef }, { key => '{"a": 2, "b": "x", "more": 1}', value => undef } ],
+				mode => "'upsert'", key_columns => "'{a,b}'");
 	is(sql('SELECT * FROM by_two'), '1|x|2', 'key_columns by a unique index');
-	is_dead('by_two', 'keys with a part missing', [ 3, '23502', qr/"a"/ ], [ 4, '23502', qr/"a"/ ], [ 5, '22P02', qr/JSON object/ ], [ 6, '23502', qr/"b"/ ]);
+	is_dead('by_two', 'keys with a part missing', [ 3, '23502', qr/"a"/ ], [ 4, '23502', qr/"a"/ ], [ 5, '22P02', qr/JSON object/ ], [ 6,
+		'23502', qr/"b"/ ]);
 }
 
 # The whole row: what a message does not name goes back to its default.  Equal keys that look different.
 {
 	sql(q{CREATE TABLE whole (k numeric PRIMARY KEY, a integer DEFAULT 7, b text, u text UNIQUE, kafka_offset bigint, CHECK (a <> 13))});
-	consume('whole', [ '{"k": 1, "a": 1, "b": "b", "u": "one"}', '{"k": 1.0}', '{"k": 2, "u": "two"}', '{"k": 3, "u": "two"}', '{"k": 4, "a": 13}', '{"k": 5, "u": "five"}', '{"k": "x"}',
+	consume('whole', [ '{"k": 1, "a": 1, "b": "b", "u": "one"}', '{"k": 1.0}', '{"k": 2, "u": "two"}', '{"k": 3, "u": "two"}',
+		'{"k": 4, "a": 13}', '{"k": 5, "u": "five"}', '{"k": "x"}',
 			'{"k": 6, "a": "y"}', '{"k": 1.00, "b": "last"}', '{"k": null}', '{}' ], mode => "'upsert'");
 	is(sql('SELECT k::integer, a, b, u FROM whole ORDER BY k'), "1|7|last|\n2|7||two\n5|7||five", 'upsert: a message is the whole row');
-	is_dead('whole', 'upsert', [ 3, '23505', qr/whole_u_key/ ], [ 4, '23514', qr/whole/ ], [ 6, '22P02', qr/numeric/ ], [ 7, '22P02', qr/integer/ ], [ 9, '23502', qr/"k"/ ], [ 10, '23502', qr/"k"/ ]);
+	is_dead('whole', 'upsert', [ 3, '23505', qr/whole_u_key/ ], [ 4, '23514', qr/whole/ ], [ 6, '22P02', qr/numeric/ ], [ 7, '22P02',
+		qr/integer/ ], [ 9, '23502', qr/"k"/ ], [ 10, '23502', qr/"k"/ ]);
 	is_balanced('whole', stored => 5, dead_lettered => 6);
 }
 
@@ -100,7 +107,8 @@ for my $batch (1, 7, 100, 10000)
 # same batch it is never written, so nothing finds it bad.
 {
 	sql('CREATE TABLE hide (id integer PRIMARY KEY, v integer CHECK (v < 100), kafka_offset bigint)');
-	consume('hide', [ '{"id": 1, "v": 1}', '{"id": 1, "v": 200}', '{"id": 2, "v": 300}', '{"id": 2, "v": 2}', '{"id": 3, "v": 3}', { key => '3', value => undef }, '{"id": 3, "v": 400}', '{"id": 4}' ], mode => "'upsert'");
+	consume('hide', [ '{"id": 1, "v": 1}', '{"id": 1, "v": 200}', '{"id": 2, "v": 300}', '{"id": 2, "v": 2}', '{"id": 3, "v": 3}',
+		{ key => '3', value => undef }, '{"id": 3, "v": 400}', '{"id": 4}' ], mode => "'upsert'");
 	is(sql('SELECT id, v FROM hide ORDER BY id'), "1|1\n2|2\n4|", 'upsert: a bad last message leaves the one before it');
 	is_dead('hide', 'each bad one that was written', [ 1, '23514', qr/hide/ ], [ 6, '23514', qr/hide/ ]);
 	is_balanced('hide', stored => 6, dead_lettered => 2);
@@ -111,7 +119,8 @@ for my $batch (1, 7, 100, 10000)
 	sql('CREATE TABLE split (id integer PRIMARY KEY, v text) PARTITION BY RANGE (id);
 		CREATE TABLE split_1 PARTITION OF split FOR VALUES FROM (0) TO (10); CREATE TABLE split_2 (v text, id integer NOT NULL);
 		ALTER TABLE split ATTACH PARTITION split_2 FOR VALUES FROM (10) TO (20)');
-	consume('split', [ map({ "{\"id\": $_, \"v\": \"a\"}" } 1, 11, 21, 2, 12), '{"id": 11, "v": "b"}', { key => '1', value => undef }, { key => '30', value => undef } ], mode => "'upsert'");
+	consume('split', [ map({ "{\"id\": $_, \"v\": \"a\"}" } 1, 11, 21, 2, 12), '{"id": 11, "v": "b"}', { key => '1', value => undef },
+		{ key => '30', value => undef } ], mode => "'upsert'");
 	is(sql('SELECT id, v, tableoid::regclass FROM split ORDER BY id'), "2|a|split_1\n11|b|split_2\n12|a|split_2", 'upsert into partitions');
 	is_dead('split', 'no partition', [ 2, '23514', qr/partition/ ]);
 }
@@ -146,8 +155,10 @@ for my $batch (1, 7, 100, 10000)
 	is("@wrong", '', 'two workers, the same keys: each row is the last one of a partition');
 	is_balanced('pairs', stored => 2 * 12 * $keys);
 	is(sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pg_kappa pairs %'"), 2, 'two workers are at it');
-	is(sql("SELECT sum(retries) FROM kappa.stat_subscription WHERE name = 'pairs'"), 0, 'no batch was tried again') if sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'kappa.stat_subscription'::regclass AND attname = 'retries'");
-	is(sql("SELECT pg_stat_clear_snapshot(); SELECT deadlocks - $deadlocks FROM pg_stat_database WHERE datname = 'postgres'") =~ s/\s//r, 0, 'no deadlock');
+	is(sql("SELECT sum(retries) FROM kappa.stat_subscription WHERE name = 'pairs'"), 0,
+		'no batch was tried again') if sql("SELECT count(*) FROM pg_attribute WHERE attrelid = 'kappa.stat_subscription'::regclass AND attname = 'retries'");
+	is(sql("SELECT pg_stat_clear_snapshot(); SELECT deadlocks - $deadlocks FROM pg_stat_database WHERE datname = 'postgres'") =~ s/\s//r, 0,
+		'no deadlock');
 	sql("SELECT kappa.disable('pairs')");
 }
 
@@ -157,20 +168,24 @@ sql(q{
 	CREATE SCHEMA dim; CREATE TABLE dim.city (id integer PRIMARY KEY, name text);
 	INSERT INTO dim.city VALUES (1, 'Rome'), (2, 'Oslo'), (3, NULL);
 	CREATE FUNCTION picky(n integer) RETURNS integer LANGUAGE plpgsql AS $$
-		BEGIN IF n = 7 THEN RAISE EXCEPTION 'seven is right out'; ELSIF n = 8 THEN RAISE SQLSTATE 'ZZ999' USING MESSAGE = 'eight', DETAIL = 'as ever'; END IF; RETURN n; END $$;
+		BEGIN IF n = 7 THEN RAISE EXCEPTION 'seven is right out'; ELSIF n = 8 THEN RAISE SQLSTATE 'ZZ999' USING MESSAGE = 'eight',
+			DETAIL = 'as ever'; END IF; RETURN n; END $$;
 });
 
 # Filter, mask, cast; columns left out take their defaults
 {
 	sql(q{CREATE TABLE seen (n smallint NOT NULL, s varchar(4), at timestamptz DEFAULT '2001-01-01', id serial, k text, kafka_offset bigint, CHECK (n <> 50))});
-	consume('seen', [ map({ { key => "k$_", value => $_ } } '{"n": 1, "s": "abcd"}', '{"n": 2, "keep": false}', '{"n": "x"}', '{"n": 99999}', '{"s": "abc"}', '{"n": 3, "s": "abcde"}', '{"n": 50}', '[1]', '{"n": 4.6}', '{bad', '',
+	consume('seen', [ map({ { key => "k$_", value => $_ } } '{"n": 1, "s": "abcd"}', '{"n": 2, "keep": false}', '{"n": "x"}', '{"n": 99999}',
+		'{"s": "abc"}', '{"n": 3, "s": "abcde"}', '{"n": 50}', '[1]', '{"n": 4.6}', '{bad', '',
 				'"scalar"', '{"n": 5, "x": "\u0000"}', '{"n": 6, "s": null}'), { key => 'stone', value => undef }, { key => "\xff", value => '{"n": 9}' } ],
 		transform => quote(q{SELECT (value->>'n')::numeric AS n, value->>'s' AS s, encode(key, 'escape') AS k, kafka_offset FROM message WHERE (value->>'keep') IS DISTINCT FROM 'false' AND jsonb_typeof(value) = 'object'}));
-	is(sql('SELECT kafka_offset, n, s, at, k = \'k\' || kafka_offset FROM seen WHERE kafka_offset < 15 ORDER BY 1') =~ s/\|f$/|/mgr, "0|1|abcd|2001-01-01 00:00:00+00|\n8|5||2001-01-01 00:00:00+00|\n13|6||2001-01-01 00:00:00+00|",
+	is(sql('SELECT kafka_offset, n, s, at, k = \'k\' || kafka_offset FROM seen WHERE kafka_offset < 15 ORDER BY 1') =~ s/\|f$/|/mgr,
+		"0|1|abcd|2001-01-01 00:00:00+00|\n8|5||2001-01-01 00:00:00+00|\n13|6||2001-01-01 00:00:00+00|",
 		'transform: filter, casts, defaults');
 	is(sql('SELECT count(DISTINCT id) = count(*) FROM seen'), 't', 'transform: a volatile default for each row');
 	is(sql('SELECT k FROM seen WHERE kafka_offset = 15'), '\377', 'transform: the key as bytes');
-	is_dead('seen', 'casts, constraints, no JSON', [ 2, '22P02', qr/numeric.*"x"/ ], [ 3, '22003', qr/out of range/ ], [ 4, '23502', qr/"n"/ ], [ 5, '22001', qr/too long/ ], [ 6, '23514', qr/seen/ ],
+	is_dead('seen', 'casts, constraints, no JSON', [ 2, '22P02', qr/numeric.*"x"/ ], [ 3, '22003', qr/out of range/ ], [ 4, '23502',
+		qr/"n"/ ], [ 5, '22001', qr/too long/ ], [ 6, '23514', qr/seen/ ],
 		[ 9, '22P02', qr/JSON/ ], [ 10, '22P02', qr/JSON/ ], [ 12, '22P05', qr/./ ]);
 	is_balanced('seen', stored => 4, dead_lettered => 8, filtered => 4);
 }
@@ -178,20 +193,25 @@ sql(q{
 # Fan-out: all rows of a message or none; the message counts once
 {
 	sql(q{CREATE TABLE fan (kafka_offset bigint, part integer, i bigint, v integer NOT NULL CHECK (v <> 13), u integer UNIQUE)});
-	consume('fan', [ '{"a": [1, 2, 3]}', '{"a": []}', '{"a": [4, 13, 5]}', '{"a": [6, null]}', '{"a": [7, "x"]}', '{"a": [8, 9], "u": 1}', '{"a": [10], "u": 1}', '{"a": [11], "u": 1}', '{"a": [12]}', '{}', '{"a": 5}' ],
+	consume('fan', [ '{"a": [1, 2, 3]}', '{"a": []}', '{"a": [4, 13, 5]}', '{"a": [6, null]}', '{"a": [7, "x"]}', '{"a": [8, 9], "u": 1}',
+		'{"a": [10], "u": 1}', '{"a": [11], "u": 1}', '{"a": [12]}', '{}', '{"a": 5}' ],
 		transform => quote(q{SELECT kafka_offset, part, e.i, e.v::integer AS v, (value->>'u')::integer AS u FROM message, jsonb_array_elements_text(value->'a') WITH ORDINALITY AS e(v, i)}));
-	is(sql('SELECT kafka_offset, i, v, u FROM fan ORDER BY 1, 2'), "0|1|1|\n0|2|2|\n0|3|3|\n6|1|10|1\n8|1|12|", 'fan-out: all rows of a message or none');
-	is_dead('fan', 'one bad row', [ 2, '23514', qr/fan/ ], [ 3, '23502', qr/"v"/ ], [ 4, '22P02', qr/integer/ ], [ 5, '23505', qr/fan_u_key/ ], [ 7, '23505', qr/fan_u_key/ ], [ 10, '22023', qr/./ ]);
+	is(sql('SELECT kafka_offset, i, v, u FROM fan ORDER BY 1, 2'), "0|1|1|\n0|2|2|\n0|3|3|\n6|1|10|1\n8|1|12|",
+		'fan-out: all rows of a message or none');
+	is_dead('fan', 'one bad row', [ 2, '23514', qr/fan/ ], [ 3, '23502', qr/"v"/ ], [ 4, '22P02', qr/integer/ ], [ 5, '23505',
+		qr/fan_u_key/ ], [ 7, '23505', qr/fan_u_key/ ], [ 10, '22023', qr/./ ]);
 	is_balanced('fan', stored => 3, dead_lettered => 6, filtered => 2);
 }
 
 # A dimension table; code of the owner's own
 {
 	sql('CREATE TABLE joined (city text NOT NULL, n integer, kafka_offset bigint)');
-	consume('joined', [ '{"city": 1, "n": 1}', '{"city": 9, "n": 2}', '{"city": 3, "n": 3}', '{"city": 2, "n": 7}', '{"city": 2, "n": 8}', '{"city": 2, "n": 0}', '{"city": 2, "n": 4}', { value => undef } ],
+	consume('joined', [ '{"city": 1, "n": 1}', '{"city": 9, "n": 2}', '{"city": 3, "n": 3}', '{"city": 2, "n": 7}', '{"city": 2, "n": 8}',
+		'{"city": 2, "n": 0}', '{"city": 2, "n": 4}', { value => undef } ],
 		transform => quote(q{SELECT c.name AS city, picky((value->>'n')::integer) + 0 * (1 / (value->>'n')::integer) AS n, kafka_offset FROM message JOIN dim.city c ON c.id = (value->>'city')::integer}));
 	is(sql('SELECT * FROM joined ORDER BY 3'), "Rome|1|0\nOslo|4|6", 'transform: a join, the match missing is filtered');
-	is_dead('joined', 'errors of the query', [ 2, '23502', qr/"city"/ ], [ 3, 'P0001', qr/seven/ ], [ 4, 'ZZ999', qr/eight.*as ever/ ], [ 5, '22012', qr/zero/ ]);
+	is_dead('joined', 'errors of the query', [ 2, '23502', qr/"city"/ ], [ 3, 'P0001', qr/seven/ ], [ 4, 'ZZ999', qr/eight.*as ever/ ], [ 5,
+		'22012', qr/zero/ ]);
 	is_balanced('joined', stored => 2, dead_lettered => 4, filtered => 2);
 }
 
@@ -200,11 +220,13 @@ sql(q{
 	sql('CREATE TABLE lines (word text, h text, topic text, at timestamptz); CREATE TABLE raw_bytes (n integer, b bytea); CREATE TABLE csvs (a text, n integer)');
 	consume('lines', [ { value => 'one two', headers => [ [ 'h', 'x' ] ], time => 1000 }, 'three', "bad \xff", '' ], format => "'text'",
 		transform => quote(q{SELECT w AS word, headers->>'h' AS h, topic, CASE WHEN kafka_timestamp < '1971-01-01' THEN kafka_timestamp END AS at FROM message, regexp_split_to_table(value, ' ') w}));
-	is(sql('SELECT word, h, topic, at FROM lines ORDER BY 1'), "||lines|\none|x|lines|1970-01-01 00:00:01+00\nthree||lines|\ntwo|x|lines|1970-01-01 00:00:01+00", 'transform of text');
+	is(sql('SELECT word, h, topic, at FROM lines ORDER BY 1'),
+		"||lines|\none|x|lines|1970-01-01 00:00:01+00\nthree||lines|\ntwo|x|lines|1970-01-01 00:00:01+00", 'transform of text');
 	is_balanced('lines', stored => 3, dead_lettered => 1);
 	consume('raw_bytes', [ "\x00\xff\x01", '' ], format => "'bytea'", transform => quote(q{SELECT length(value) AS n, value AS b FROM message}));
 	is(sql('SELECT * FROM raw_bytes ORDER BY 1'), "0|\\x\n3|\\x00ff01", 'transform of bytea');
-	consume('csvs', [ 'a,1', 'b,x' ], format => "'csv'", transform => quote(q{SELECT split_part(value, ',', 1) AS a, split_part(value, ',', 2)::integer AS n FROM message}));
+	consume('csvs', [ 'a,1', 'b,x' ], format => "'csv'",
+		transform => quote(q{SELECT split_part(value, ',', 1) AS a, split_part(value, ',', 2)::integer AS n FROM message}));
 	is(sql('SELECT * FROM csvs'), 'a|1', 'transform of csv');
 	is_dead('csvs', 'a cast', [ 1, '22P02', qr/"x"/ ]);
 }
@@ -212,7 +234,8 @@ sql(q{
 # Upsert behind a transform: tombstones delete by their key, the last row of a key wins
 {
 	sql('CREATE TABLE latest (id integer PRIMARY KEY, v text)');
-	consume('latest', [ '{"rows": [[1, "a"], [2, "b"], [1, "c"]]}', { key => '2', value => undef }, '{"rows": [[3, "d"]]}', '{"rows": [[3, "e"], [4, "f"]]}', { key => '{"id": 4}', value => undef }, '{"rows": [[4, "g"]]}',
+	consume('latest', [ '{"rows": [[1, "a"], [2, "b"], [1, "c"]]}', { key => '2', value => undef }, '{"rows": [[3, "d"]]}',
+		'{"rows": [[3, "e"], [4, "f"]]}', { key => '{"id": 4}', value => undef }, '{"rows": [[4, "g"]]}',
 			{ key => 'x', value => undef }, '{"rows": [[null, "h"]]}', '{"rows": []}' ], mode => "'upsert'",
 		transform => quote(q{SELECT (r->>0)::integer AS id, r->>1 AS v FROM message, jsonb_array_elements(value->'rows') r}));
 	is(sql('SELECT * FROM latest ORDER BY id'), "1|c\n3|e\n4|g", 'upsert behind a transform');
@@ -230,12 +253,14 @@ sql(q{
 	{
 		my $name = "alone_$batch";
 		sql("CREATE TABLE $name (kafka_offset bigint, n integer, v integer, CHECK (v <> 29))");
-		subscribe($name, topic => "'alone'", batch_rows => $batch, transform => quote(q{SELECT kafka_offset, picky((value->>'n')::integer) AS n, e.v::integer AS v FROM message, jsonb_array_elements(value->'a') AS e(v) WHERE e.v <> '5'}));
+		subscribe($name, topic => "'alone'", batch_rows => $batch,
+			transform => quote(q{SELECT kafka_offset, picky((value->>'n')::integer) AS n, e.v::integer AS v FROM message, jsonb_array_elements(value->'a') AS e(v) WHERE e.v <> '5'}));
 		settled($name, 120);
 		sql("SELECT kappa.disable('$name')");
 		next if $batch == 1;
 		is_rows("SELECT * FROM $name", 'SELECT * FROM alone_1', "transform: batches of $batch give what messages alone give");
-		is_rows("SELECT kafka_offset, sqlstate, replace(error, '$name', 'alone_1') FROM kappa.dead_letters WHERE name = '$name'", "SELECT kafka_offset, sqlstate, error FROM kappa.dead_letters WHERE name = 'alone_1'", 'and the same dead letters');
+		is_rows("SELECT kafka_offset, sqlstate, replace(error, '$name', 'alone_1') FROM kappa.dead_letters WHERE name = '$name'",
+			"SELECT kafka_offset, sqlstate, error FROM kappa.dead_letters WHERE name = 'alone_1'", 'and the same dead letters');
 	}
 }
 

@@ -10,12 +10,12 @@ use warnings;
 
 use Digest::MD5 qw(md5_hex);
 use FormatTest;
-use KappaTest qw(seed pick);
+use KappaTest qw(seed pick poll_until);
 use Test::More;
 use Time::HiRes qw(time);
 
 seed();
-start('bad_input');
+my $node = start('bad_input');
 
 # [ SQLSTATE, reason, value, key, headers ]; '' for a good one
 sub judge
@@ -37,7 +37,8 @@ sub judge
 	}
 	consume($name, \@messages, %arguments);
 	is_dead($name, 'the right SQLSTATE and a reason', @dead);
-	is(sql("SELECT kafka_offset, md5(key), md5(value) FROM kappa.dead_letters WHERE name = '$name' ORDER BY 1"), join("\n", @bytes), "$name: byte for byte");
+	is(sql("SELECT kafka_offset, md5(key), md5(value) FROM kappa.dead_letters WHERE name = '$name' ORDER BY 1"), join("\n", @bytes),
+		"$name: byte for byte");
 	is(sql("SELECT count(*) FROM $name"), @messages - @dead, "$name: the others are stored");
 	is_balanced($name, stored => @messages - @dead, dead_lettered => scalar @dead);
 }
@@ -45,27 +46,41 @@ sub judge
 my $json = qr/JSON/;
 my @bad_json = (
 	map({ [ '22P02', $json, $_ ] }
-		'', ' ', "\n\t", "\xef\xbb\xbf{\"a\": 1}", "\xff\xfe{\0", '{', '}', '{"a"}', '{"a":}', '{"a": 1', '{"a": 1,}', '{,}', '{"a": 1}}', '{"a": 1} {"a": 2}', "{\"a\": 1}\n{\"a\": 2}", '{"a": 1}x', '{"a": 1}' . "\0",
-		"\0", '{"a": NaN}', '{"a": Infinity}', '{"a": -Infinity}', '{"a": +1}', '{"a": 01}', '{"a": 1.}', '{"a": .5}', '{"a": 1e}', '{"a": -}', '{"a": 0x1}', '{"a": 1_0}', "{'a': 1}", '{a: 1}', '{"a": True}', '{"a": nul}',
-		'{"a": undefined}', '{"a": "unclosed}', "{\"a\": \"line\nbreak\"}", "{\"a\": \"tab\t\"}", "{\"a\": \"nul\0\"}", '{"a": "\x"}', '{"a": "\u12"}', '{"a": "\uZZZZ"}', '{"a": "\ud800"}', '{"a": "\udc00\ud800"}',
-		'{"a": "\ud800x"}', '{"b": "\ud83d"}', '{"a": 1 /* c */}', '// c', '<xml/>', '{"a": [1,]}', '{"a": [,1]}', '{"a" 1}', '{"a": 1 "b": 2}', '{1: 2}', '{null: 2}', '[', ']', '{"a": [}', "\x1f\x8b\x08\x00", "{\"a\": 1}\xc2\xa0", "{\"a\":\xa01}"),
+		'', ' ', "\n\t", "\xef\xbb\xbf{\"a\": 1}", "\xff\xfe{\0", '{', '}', '{"a"}', '{"a":}', '{"a": 1', '{"a": 1,}', '{,}', '{"a": 1}}',
+			'{"a": 1} {"a": 2}', "{\"a\": 1}\n{\"a\": 2}", '{"a": 1}x', '{"a": 1}' . "\0",
+		"\0", '{"a": NaN}', '{"a": Infinity}', '{"a": -Infinity}', '{"a": +1}', '{"a": 01}', '{"a": 1.}', '{"a": .5}', '{"a": 1e}', '{"a": -}',
+			'{"a": 0x1}', '{"a": 1_0}', "{'a': 1}", '{a: 1}', '{"a": True}', '{"a": nul}',
+		'{"a": undefined}', '{"a": "unclosed}', "{\"a\": \"line\nbreak\"}", "{\"a\": \"tab\t\"}", "{\"a\": \"nul\0\"}", '{"a": "\x"}',
+			'{"a": "\u12"}', '{"a": "\uZZZZ"}', '{"a": "\ud800"}', '{"a": "\udc00\ud800"}',
+		'{"a": "\ud800x"}', '{"b": "\ud83d"}', '{"a": 1 /* c */}', '// c', '<xml/>', '{"a": [1,]}', '{"a": [,1]}', '{"a" 1}', '{"a": 1 "b": 2}',
+			'{1: 2}', '{null: 2}', '[', ']', '{"a": [}', "\x1f\x8b\x08\x00", "{\"a\": 1}\xc2\xa0", "{\"a\":\xa01}"),
 	map({ [ '22P02', qr/not a JSON object/, $_ ] } '[1]', '[{"a": 1}]', '1', '"a"', 'null', 'true', '[]'),
-	map({ [ '22021', qr/UTF-8|encoding/, $_ ] } "{\"a\": \"\xff\"}", "{\"b\": \"\xc0\x80\"}", "{\"b\": \"\xed\xa0\x80\"}", "{\"b\": \"\xf4\x90\x80\x80\"}", "{\"\xe9\": 1}", "{\"b\": \"cut \xe6\x97\"}"),
-	[ '22P05', qr/u0000/, '{"t": "\u0000"}' ], [ '22P05', qr/u0000/, '{"j": {"x": ["a\u0000b"]}}' ], [ '22P05', qr/u0000/, '{"j": {"\u0000": 1}}' ], [ '22P05', qr/u0000/, '{"ta": ["\u0000"]}' ],
+	map({ [ '22021', qr/UTF-8|encoding/, $_ ] } "{\"a\": \"\xff\"}", "{\"b\": \"\xc0\x80\"}", "{\"b\": \"\xed\xa0\x80\"}",
+		"{\"b\": \"\xf4\x90\x80\x80\"}", "{\"\xe9\": 1}", "{\"b\": \"cut \xe6\x97\"}"),
+	[ '22P05', qr/u0000/, '{"t": "\u0000"}' ], [ '22P05', qr/u0000/, '{"j": {"x": ["a\u0000b"]}}' ], [ '22P05', qr/u0000/,
+		'{"j": {"\u0000": 1}}' ], [ '22P05', qr/u0000/, '{"ta": ["\u0000"]}' ],
 	[ '', '', '{"unknown": "\u0000"}' ],
-	map({ [ '22003', qr/out of range|overflow/, $_ ] } '{"a": 2147483648}', '{"a": -2147483649}', '{"l": 9223372036854775808}', '{"l": -9223372036854775809}', '{"a": 1e10}', '{"f": 1e999}', '{"f": "1e999"}', '{"f": -1e400}', '{"n": 1000}', '{"n": 1e999999}', '{"a": 1e999999}',
+	map({ [ '22003', qr/out of range|overflow/, $_ ] } '{"a": 2147483648}', '{"a": -2147483649}', '{"l": 9223372036854775808}',
+		'{"l": -9223372036854775809}', '{"a": 1e10}', '{"f": 1e999}', '{"f": "1e999"}', '{"f": -1e400}', '{"n": 1000}', '{"n": 1e999999}',
+		'{"a": 1e999999}',
 		'{"l": 99999999999999999999999999}', '{"r": 1e39}', '{"r": "1e-50"}'),
-	map({ [ '22P02', qr/invalid input syntax/, $_ ] } '{"a": 1.5}', '{"a": true}', '{"a": ""}', '{"a": [1]}', '{"a": {}}', '{"l": "1 2"}', '{"f": "one"}', '{"n": "--1"}', '{"u": "not a uuid"}', '{"b": "maybe"}', '{"b": 2}'),
-	map({ [ '22007', qr/invalid input syntax|not/, $_ ] } '{"ts": "x"}', '{"ts": ""}', '{"ts": 1}', '{"d": "2024"}', '{"ts": "2024-01-02T03:04:05Zulu time"}'),
-	map({ [ '22008', qr/out of range/, $_ ] } '{"ts": "294277-01-01T00:00:00Z"}', '{"ts": "4714-11-23 00:00:00+00 BC"}', '{"ts": "2024-02-30T00:00:00Z"}', '{"ts": "2024-01-02T25:00:00Z"}', '{"d": "2023-02-29"}', '{"d": "5874898-01-01"}'),
+	map({ [ '22P02', qr/invalid input syntax/, $_ ] } '{"a": 1.5}', '{"a": true}', '{"a": ""}', '{"a": [1]}', '{"a": {}}', '{"l": "1 2"}',
+		'{"f": "one"}', '{"n": "--1"}', '{"u": "not a uuid"}', '{"b": "maybe"}', '{"b": 2}'),
+	map({ [ '22007', qr/invalid input syntax|not/, $_ ] } '{"ts": "x"}', '{"ts": ""}', '{"ts": 1}', '{"d": "2024"}',
+		'{"ts": "2024-01-02T03:04:05Zulu time"}'),
+	map({ [ '22008', qr/out of range/, $_ ] } '{"ts": "294277-01-01T00:00:00Z"}', '{"ts": "4714-11-23 00:00:00+00 BC"}',
+		'{"ts": "2024-02-30T00:00:00Z"}', '{"ts": "2024-01-02T25:00:00Z"}', '{"d": "2023-02-29"}', '{"d": "5874898-01-01"}'),
 	[ '22001', qr/too long/, '{"v": "abcd"}' ], [ '22P02', qr/array/, '{"ta": 1}' ], [ '22P02', qr/array/, '{"ia": [[1], [2, 3]]}' ],
 	[ '22P02', $json, "x", "key \0\xff", [ [ "h", "\xff" ], [ "h", undef ] ] ], [ '22P02', $json, 'x', '' ], [ '22P02', $json, 'x', undef, [] ],
-	map({ [ '', '', $_ ] } '{"a": 2147483647, "l": 9223372036854775807}', '{"a": -2147483648, "l": -9223372036854775808}', '{"a": -0, "f": -0.0, "l": 0e5}', '{"a": 1, "a": 2}', '{"t": "\ud83d\ude00"}', '{"ts": "infinity", "d": "-infinity"}',
-		'{"n": "NaN", "f": "NaN", "r": "-Infinity"}', '{"t": "' . 'x' x 100_000 . '"}', '{"n": 0.000000000000000000000000000000000000001}', " {} ", '{"v": "abc   "}'));
+	map({ [ '', '', $_ ] } '{"a": 2147483647, "l": 9223372036854775807}', '{"a": -2147483648, "l": -9223372036854775808}',
+		'{"a": -0, "f": -0.0, "l": 0e5}', '{"a": 1, "a": 2}', '{"t": "\ud83d\ude00"}', '{"ts": "infinity", "d": "-infinity"}',
+		'{"n": "NaN", "f": "NaN", "r": "-Infinity"}', '{"t": "' . 'x' x 100_000 . '"}', '{"n": 0.000000000000000000000000000000000000001}',
+			" {} ", '{"v": "abc   "}'));
 
 sql(q{CREATE TABLE hand (a integer, l bigint, f double precision, r real, n numeric(5,2), t text, v varchar(3), u uuid, b boolean, ts timestamptz, d date, j jsonb, ta text[], ia integer[])});
 judge('hand', \@bad_json);
-is(sql(q{SELECT headers FROM kappa.dead_letters WHERE name = 'hand' AND key = '\x6b65792000ff'}), '{"h": ["\\\\xff", null]}', 'a dead letter has its headers');
+is(sql(q{SELECT headers FROM kappa.dead_letters WHERE name = 'hand' AND key = '\x6b65792000ff'}), '{"h": ["\\\\xff", null]}',
+	'a dead letter has its headers');
 is(sql(q{SELECT count(*) FROM kappa.dead_letters WHERE name = 'hand' AND key = ''}), 1, 'an empty key is not a missing one');
 is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = 'hand' AND (length(error) < 10 OR created_at IS NULL OR kafka_timestamp IS NULL OR topic <> 'hand' OR redriven_at IS NOT NULL OR attempts < 1)"), 0, 'all that a dead letter needs');
 
@@ -78,12 +93,16 @@ is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = 'hand' AND (length(
 	sql('CREATE TABLE deep (j jsonb, t text, a integer)');
 	judge('deep', [
 			[ '', '', '{"j": ' . $nest->(255, '[', ']', '1') . '}' ], [ '', '', '{"j": ' . $nest->(200, '{"a":', '}', '1') . '}' ],
-			map({ my $n = $_; map { [ '54001', qr/deep/, $_ ] } '{"j": ' . $nest->($n, '[', ']', '') . '}', '{"unknown": ' . $nest->($n, '{"a":', '}', '1') . '}', $nest->($n, '[', ']', ''), $nest->($n, '{"j":[', ']}', '0') } @sizes),
+			map({ my $n = $_; map { [ '54001', qr/deep/, $_ ] } '{"j": ' . $nest->($n, '[', ']', '') . '}', '{"unknown": ' . $nest->($n, '{"a":',
+				'}', '1') . '}', $nest->($n, '[', ']', ''), $nest->($n, '{"j":[', ']}', '0') } @sizes),
 			[ '54001', qr/deep/, '[' x 1_000_000 ], [ '54001', qr/deep/, '{"j":' x 200_000 ], [ '54001', qr/deep/, '{"j": ' . '[' x 256 . ']' x 256 . '}' ],
-			[ '', '', '{"t": "' . 'y' x 1_040_000 . '"}' ], [ '22P02', qr/^.{1,1100}$/s, '{"a": [' . '1,' x 500_000 . '1]}' ], [ '22P02', $json, '{"t": "' . 'z' x 1_000_000 ], [ '', '', '{"j": [' . '1,' x 300_000 . '1]}' ],
-			[ '', '', '{' . join(',', map { "\"k$_\": $_" } 1 .. 60_000) . '}' ], [ '', '', ' ' x 1_000_000 . '{}' ], [ '22021', qr/./, '{"t": "' . 'x' x 900_000 . "\xff\"}" ],
+			[ '', '', '{"t": "' . 'y' x 1_040_000 . '"}' ], [ '22P02', qr/^.{1,1100}$/s, '{"a": [' . '1,' x 500_000 . '1]}' ], [ '22P02', $json,
+				'{"t": "' . 'z' x 1_000_000 ], [ '', '', '{"j": [' . '1,' x 300_000 . '1]}' ],
+			[ '', '', '{' . join(',', map { "\"k$_\": $_" } 1 .. 60_000) . '}' ], [ '', '', ' ' x 1_000_000 . '{}' ], [ '22021', qr/./,
+				'{"t": "' . 'x' x 900_000 . "\xff\"}" ],
 			[ '22003', qr/./, '{"a": ' . '9' x 900_000 . '}' ] ]);
-	is(sql('SELECT max(length(t)), max(jsonb_array_length(j)) FROM deep WHERE jsonb_typeof(j) IS DISTINCT FROM \'object\''), '1040000|300001', 'a message of 1 MB is stored as a whole');
+	is(sql('SELECT max(length(t)), max(jsonb_array_length(j)) FROM deep WHERE jsonb_typeof(j) IS DISTINCT FROM \'object\''), '1040000|300001',
+		'a message of 1 MB is stored as a whole');
 }
 
 # ---------------------------------------------------------------- random bytes
@@ -94,7 +113,8 @@ sub random_bytes
 	my ($good) = @_;
 
 	return join '', map { chr pick(256) } 1 .. pick(200) if pick(3) == 0;
-	return join '', map { ('{', '}', '[', ']', '"', ':', ',', '\\', 'a', '1', 'e', '-', '.', ' ', 'null', "\0", "\xe2")[ pick(17) ] } 1 .. pick(40) if pick(2);
+	return join '', map { ('{', '}', '[', ']', '"', ':', ',', '\\', 'a', '1', 'e', '-', '.', ' ', 'null', "\0",
+		"\xe2")[ pick(17) ] } 1 .. pick(40) if pick(2);
 	substr($good, pick(length $good), pick(3)) = chr pick(256) for 1 .. 1 + pick(3);
 	return $good;
 }
@@ -104,7 +124,8 @@ for my $format (qw(json csv text bytea))
 	my $good = $format eq 'csv' ? '1,text,2024-01-02' : '{"a": 1, "t": "text", "ts": "2024-01-02T03:04:05Z", "j": {"b": [1, 2]}}';
 	my @random = map { random_bytes($good) } 1 .. 1000;
 	my (@messages, $loud);
-	my $columns = { json => 'a integer, t text, ts timestamptz, j jsonb', csv => 'a integer, t text, ts timestamptz', text => 'value text', bytea => 'value bytea' }->{$format};
+	my $columns = { json => 'a integer, t text, ts timestamptz, j jsonb', csv => 'a integer, t text, ts timestamptz', text => 'value text',
+		bytea => 'value bytea' }->{$format};
 
 	push @messages, $_, $good, { value => $good, key => "\xff" } for @random;
 	sql("CREATE TABLE random_$format ($columns, kafka_offset bigint)");
@@ -114,7 +135,8 @@ for my $format (qw(json csv text bytea))
 	my %dead = map { split /\|/ } split /\n/, sql("SELECT kafka_offset / 3, md5(value) FROM kappa.dead_letters WHERE name = 'random_$format'");
 	is(join(' ', grep { $dead{$_} ne md5_hex($random[$_]) } keys %dead), '', 'dead letters have their bytes');
 	is(sql("SELECT count(*) FROM random_$format") + keys %dead, 3000, 'each is stored or a dead letter');
-	is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = 'random_$format' AND left(sqlstate, 2) NOT IN ('22', '54')"), 0, 'for a reason of the data');
+	is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = 'random_$format' AND left(sqlstate, 2) NOT IN ('22', '54')"), 0,
+		'for a reason of the data');
 	cmp_ok(scalar keys %dead, $format eq 'bytea' ? '==' : '>', $format eq 'bytea' ? 0 : 100, 'random bytes: ' . scalar(keys %dead) . ' dead letters');
 	is_balanced("random_$format", stored => 3000 - keys %dead, dead_lettered => scalar keys %dead);
 }
@@ -130,7 +152,40 @@ for my $format (qw(json csv text bytea))
 	is(sql('SELECT count(*) FROM random_transform WHERE kafka_offset % 3 <> 0'), 800, 'random bytes into a transform');
 	consume('random_upsert', \@stones, mode => "'upsert'");
 	is(sql("SELECT count(*) FROM random_upsert WHERE kafka_offset % 3 <> 0"), 2, 'random keys of tombstones');
-	is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name LIKE 'random_%' AND (value IS NULL) <> (name = 'random_upsert')"), 0, 'dead letters of tombstones are tombstones');
+	is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name LIKE 'random_%' AND (value IS NULL) <> (name = 'random_upsert')"), 0,
+		'dead letters of tombstones are tombstones');
+}
+
+# A database that is not UTF-8: what it cannot hold is a dead letter, headers and key included
+{
+	my @messages = map { ($_, { value => '{"a": "plain"}' }) } (
+		{ value => "{\"a\": \"\xc3\xa9\", \"\xc3\xa9\": 5}", key => "\xc3\xa9" }, { value => '{"a": "\u00e9"}' },
+		{ value => "{\"a\": \"\xe6\x97\xa5\"}" }, { value => '{"a": "\u65e5"}' }, { value => "{\"j\": [\"\xe6\x97\xa5\"]}" },
+		{ value => '{"j": ["\u65e5"]}' }, { value => '{}', key => "\xe6\x97\xa5" }, { value => '{}', headers => [ [ 'h', "\xe6\x97\xa5" ] ] },
+		{ value => "{\"unknown\": \"\xe6\x97\xa5\"}" }, { value => '{', headers => [ [ "\xe6\x97\xa5", "\xe6\x97\xa5" ] ] }, { value => "\xe9" });
+	my $latin = sub { return $node->safe_psql('latin', "SET client_encoding = 'UTF8'; $_[0]") };
+
+	sql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+	kappa_server_in('latin');
+	topic('latin');
+	give('latin', @messages);
+	for my $format (qw(json text csv))
+	{
+		my $columns = $format eq 'json' ? qq(a text, "\xc3\xa9" integer, j jsonb) : 'value text';
+		$latin->(qq{CREATE TABLE latin_$format ($columns, kafka_key text, kafka_headers jsonb, kafka_offset bigint);
+			SELECT kappa.subscribe('latin_$format', 'main', 'latin', 'latin_$format', format => '$format'} .
+			($format eq 'csv' ? q{, options => '{"delimiter": "|", "quote": "~"}')} : ')'));
+		ok(poll_until(60, sub { $latin->("SELECT next_offset FROM kappa.stat_partition WHERE name = 'latin_$format'") == @messages }), "LATIN1: all is read as $format")
+		  or diag($latin->('SELECT name, reason FROM kappa.subscriptions'));
+		is($latin->("SELECT count(*) FROM latin_$format WHERE kafka_offset % 2 = 1"), 11, "LATIN1: the neighbours as $format");
+		is($latin->('SELECT bool_and(balanced) FROM kappa.balance'), 't', "LATIN1: balanced as $format");
+		note($latin->("SELECT kafka_offset, sqlstate, error, headers FROM kappa.dead_letters WHERE name = 'latin_$format' ORDER BY 1"));
+	}
+	is($latin->("SELECT a, \"\xc3\xa9\", kafka_key, octet_length(a) FROM latin_json WHERE kafka_offset IN (0, 2) ORDER BY kafka_offset"),
+		"\xc3\xa9|5|\xc3\xa9|1\n\xc3\xa9|||1", 'LATIN1: what it can hold is converted');
+	is($latin->("SELECT string_agg(kafka_offset || ' ' || sqlstate, ', ' ORDER BY kafka_offset) FROM kappa.dead_letters WHERE name = 'latin_json' AND kafka_offset < 18 AND kafka_offset <> 14"),
+		join(', ', map { "$_ 22P05" } 4, 6, 8, 10, 12), 'LATIN1: what it cannot hold is 22P05');
+	$latin->("SELECT kappa.disable(name) FROM kappa.subscriptions");
 }
 
 # More than half bad: poison, and the way on
@@ -147,7 +202,8 @@ for my $format (qw(json csv text bytea))
 	settled('most');
 	is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = 'most'"), 666, 'no poison before 1,000 messages');
 	give('most', map { '{"a": 2}' } 1 .. 50);
-	like(stopped('most'), qr/^poison: partition 0, offsets \[\d+, \d+\): 6\d\d of the last 1000 messages became dead letters/, 'more than half of the last 1,000: poison');
+	like(stopped('most'), qr/^poison: partition 0, offsets \[\d+, \d+\): 6\d\d of the last 1000 messages became dead letters/,
+		'more than half of the last 1,000: poison');
 	sql("SELECT kappa.disable('most')");
 }
 

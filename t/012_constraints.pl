@@ -34,7 +34,8 @@ sql(q{
 my @kinds = (
 	[ 'c_check', 'v integer CHECK (v < 10)', '', '"v": 10', '"v": 1', '23514', qr/c_check_v_check/ ],
 	[ 'c_not_null', 'v integer NOT NULL', '', '"v": null', '"v": 1', '23502', qr/"v"/ ],
-	[ 'c_domain', 'v integer', "CREATE DOMAIN c_small AS integer CHECK (VALUE < 10); ALTER TABLE c_domain ALTER v TYPE c_small", '"v": 10', '"v": 1', '23514', qr/c_small/ ],
+	[ 'c_domain', 'v integer', "CREATE DOMAIN c_small AS integer CHECK (VALUE < 10); ALTER TABLE c_domain ALTER v TYPE c_small", '"v": 10',
+		'"v": 1', '23514', qr/c_small/ ],
 	[ 'c_length', 'v varchar(3)', '', '"v": "long"', '"v": "ok"', '22001', qr/too long/ ],
 	[ 'c_index', 'v text', 'CREATE INDEX ON c_index ((100 / length(v)))', '"v": ""', '"v": "x"', '22012', qr/zero/ ],
 	[ 'c_generated', 'v integer, g integer GENERATED ALWAYS AS (100 / v) STORED', '', '"v": 0', '"v": 1', '22012', qr/zero/ ],
@@ -42,11 +43,16 @@ my @kinds = (
 	[ 'c_foreign', 'v integer REFERENCES parent', '', '"v": 2', '"v": 1', '23503', qr/c_foreign_v_fkey.*not present/ ],
 	[ 'c_deferred', 'v integer REFERENCES parent DEFERRABLE INITIALLY DEFERRED', '', '"v": 2', '"v": 1', '23503', qr/c_deferred_v_fkey/ ],
 	[ 'c_unique', 'v integer UNIQUE', 'INSERT INTO c_unique (v) VALUES (-1)', '"v": -1', '"v": null', '23505', qr/c_unique_v_key/ ],
-	[ 'c_unique_deferred', 'v integer UNIQUE DEFERRABLE INITIALLY DEFERRED', 'INSERT INTO c_unique_deferred (v) VALUES (-1)', '"v": -1', '"v": null', '23505', qr/c_unique_deferred_v_key/ ],
-	[ 'c_exclude', "v int4range, EXCLUDE USING gist (v WITH &&)", "INSERT INTO c_exclude (v) VALUES ('[1,5)')", '"v": "[2,3)"', '"v": null', '23P01', qr/c_exclude_v_excl/ ],
-	[ 'c_before', 'v integer', 'CREATE TRIGGER t BEFORE INSERT ON c_before FOR EACH ROW EXECUTE FUNCTION refuse()', '"bad": true', '"v": 1', 'P0001', qr/^refused/ ],
-	[ 'c_after', 'v integer', 'CREATE TRIGGER t AFTER INSERT ON c_after FOR EACH ROW EXECUTE FUNCTION refuse()', '"bad": true', '"v": 1', 'P0001', qr/^refused/ ],
-	[ 'c_state', 'v integer', "CREATE TRIGGER t AFTER INSERT ON c_state FOR EACH ROW EXECUTE FUNCTION refuse('state')", '"bad": true', '"v": 1', 'XY123', qr/^refused.*says so/ ],
+	[ 'c_unique_deferred', 'v integer UNIQUE DEFERRABLE INITIALLY DEFERRED', 'INSERT INTO c_unique_deferred (v) VALUES (-1)', '"v": -1',
+		'"v": null', '23505', qr/c_unique_deferred_v_key/ ],
+	[ 'c_exclude', "v int4range, EXCLUDE USING gist (v WITH &&)", "INSERT INTO c_exclude (v) VALUES ('[1,5)')", '"v": "[2,3)"', '"v": null',
+		'23P01', qr/c_exclude_v_excl/ ],
+	[ 'c_before', 'v integer', 'CREATE TRIGGER t BEFORE INSERT ON c_before FOR EACH ROW EXECUTE FUNCTION refuse()', '"bad": true', '"v": 1',
+		'P0001', qr/^refused/ ],
+	[ 'c_after', 'v integer', 'CREATE TRIGGER t AFTER INSERT ON c_after FOR EACH ROW EXECUTE FUNCTION refuse()', '"bad": true', '"v": 1',
+		'P0001', qr/^refused/ ],
+	[ 'c_state', 'v integer', "CREATE TRIGGER t AFTER INSERT ON c_state FOR EACH ROW EXECUTE FUNCTION refuse('state')", '"bad": true',
+		'"v": 1', 'XY123', qr/^refused.*says so/ ],
 	[ 'c_late', 'v integer', 'CREATE CONSTRAINT TRIGGER t AFTER INSERT ON c_late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()', '"bad": true', '"v": 1', 'P0001', qr/^refused/ ],
 	[ 'c_part', 'v integer', '', '"v": 20', '"v": 1', '23514', qr/no partition/ ]);
 
@@ -70,7 +76,8 @@ for my $kind (@kinds)
 		join(' ', sort { $a <=> $b } keys %culprit), "$name: the culprits are the dead letters");
 	is(sql("SELECT string_agg(DISTINCT sqlstate, ' ') FROM kappa.dead_letters WHERE name = '$name'"), $state, "$name: SQLSTATE $state");
 	like(sql("SELECT min(error) FROM kappa.dead_letters WHERE name = '$name'"), $reason, "$name: the reason");
-	is(sql("SELECT count(*), count(DISTINCT id) FROM $name WHERE id IS NOT NULL"), join('|', ($many - keys %culprit) x 2), "$name: all neighbours are stored, once");
+	is(sql("SELECT count(*), count(DISTINCT id) FROM $name WHERE id IS NOT NULL"), join('|', ($many - keys %culprit) x 2),
+		"$name: all neighbours are stored, once");
 	is_balanced($name, stored => $many - keys %culprit, dead_lettered => scalar keys %culprit);
 	note(sprintf('%s: %d messages, %d culprits: %.2f s', $name, $many, scalar keys %culprit, $took));
 	cmp_ok($took, '<', 60, "$name: in bounded time");
@@ -96,15 +103,18 @@ for my $kind (@kinds)
 {
 	sql('CREATE TABLE mixed (id integer UNIQUE, v integer CHECK (v < 10) REFERENCES parent DEFERRABLE INITIALLY DEFERRED, bad boolean, kafka_offset bigint);
 		CREATE TRIGGER t AFTER INSERT ON mixed FOR EACH ROW EXECUTE FUNCTION refuse()');
-	consume('mixed', [ map({ "{\"id\": $_}" } 1 .. 50), '{"id": 1}', '{"id": 51, "v": 11}', '{"id": 52, "v": 2}', '{"id": 53, "bad": true}', '{"id": "x"}', '{"id": 54, "v": 1}', 'x', '{"id": 54}', map({ "{\"id\": $_}" } 55 .. 100) ]);
-	is_dead('mixed', 'each for its own reason', [ 50, '23505', qr/mixed_id_key/ ], [ 51, '23514', qr/mixed_v_check/ ], [ 52, '23503', qr/mixed_v_fkey/ ], [ 53, 'P0001', qr/refused/ ], [ 54, '22P02', qr/integer/ ], [ 56, '22P02', qr/JSON/ ], [ 57, '23505', qr/mixed_id_key/ ]);
+	consume('mixed', [ map({ "{\"id\": $_}" } 1 .. 50), '{"id": 1}', '{"id": 51, "v": 11}', '{"id": 52, "v": 2}', '{"id": 53, "bad": true}',
+		'{"id": "x"}', '{"id": 54, "v": 1}', 'x', '{"id": 54}', map({ "{\"id\": $_}" } 55 .. 100) ]);
+	is_dead('mixed', 'each for its own reason', [ 50, '23505', qr/mixed_id_key/ ], [ 51, '23514', qr/mixed_v_check/ ], [ 52, '23503',
+		qr/mixed_v_fkey/ ], [ 53, 'P0001', qr/refused/ ], [ 54, '22P02', qr/integer/ ], [ 56, '22P02', qr/JSON/ ], [ 57, '23505', qr/mixed_id_key/ ]);
 	is(sql('SELECT count(*) FROM mixed'), 97, 'and the neighbours');
 }
 
 # ---------------------------------------------------------------- on_error => 'stop'
 
 my %culprits = (
-	decoder => [ '{"id": "x"}', qr/22P02: .*integer/ ], scan => [ '{bad', qr/22P02: .*JSON/ ], 'check' => [ '{"id": -1}', qr/23514: .*check/ ], unique => [ '{"id": 0}', qr/23505: .*key/ ],
+	decoder => [ '{"id": "x"}', qr/22P02: .*integer/ ], scan => [ '{bad', qr/22P02: .*JSON/ ], 'check' => [ '{"id": -1}',
+		qr/23514: .*check/ ], unique => [ '{"id": 0}', qr/23505: .*key/ ],
 	trigger => [ '{"id": 900000, "bad": true}', qr/P0001: refused/ ], deferred => [ '{"id": 900001, "v": 2}', qr/23503: .*fkey/ ]);
 
 # One partition, two culprits of a kind: rows before the first, skip, rows before the second, skip, the rest
@@ -126,9 +136,12 @@ for my $kind (sort keys %culprits)
 		{
 			my $range = $at + 1;
 			like(stopped($name), qr/^poison: partition 0, offsets \[$at, $range\): $reason/, "$name: stops on $at");
-			is(sql("SELECT max(kafka_offset), count(*) FROM $name"), join('|', $at - 1, $at == 333 ? 333 : 449), "$name: what stands before it is committed, nothing behind it");
-			is(sql("SELECT next_offset, stored, dead_lettered, balanced FROM kappa.balance WHERE name = '$name'"), join('|', $at, $at == 333 ? 333 : 449, 0, 't'), "$name: the position stands on it");
-			is(sql("SELECT next_step FROM kappa.subscriptions WHERE name = '$name'"), "SELECT kappa.skip('$name', part => 0, at => $at);", "$name: the next step");
+			is(sql("SELECT max(kafka_offset), count(*) FROM $name"), join('|', $at - 1, $at == 333 ? 333 : 449),
+				"$name: what stands before it is committed, nothing behind it");
+			is(sql("SELECT next_offset, stored, dead_lettered, balanced FROM kappa.balance WHERE name = '$name'"), join('|', $at,
+				$at == 333 ? 333 : 449, 0, 't'), "$name: the position stands on it");
+			is(sql("SELECT next_step FROM kappa.subscriptions WHERE name = '$name'"), "SELECT kappa.skip('$name', part => 0, at => $at);",
+				"$name: the next step");
 			sql("SELECT kappa.skip('$name', part => 0, at => $at)");
 		}
 		settled($name);
@@ -156,7 +169,8 @@ for my $workers (1, 2)
 	}
 	subscribe($name, on_error => "'stop'", workers => $workers);
 	ok(poll_until(60, sub { sql("SELECT count(*) FROM kappa.stat_partition WHERE name = '$name' AND (verdict = 'poison' OR next_offset = 100)") == 5 }), "$name: four partitions stop, one goes on");
-	is(sql("SELECT string_agg(part || ':' || next_offset || ':' || stored, ' ' ORDER BY part) FROM kappa.balance WHERE name = '$name'"), '0:0:0 1:99:99 2:57:57 3:100:100 4:30:30', "$name: each position stands on its culprit");
+	is(sql("SELECT string_agg(part || ':' || next_offset || ':' || stored, ' ' ORDER BY part) FROM kappa.balance WHERE name = '$name'"),
+		'0:0:0 1:99:99 2:57:57 3:100:100 4:30:30', "$name: each position stands on its culprit");
 	is(sql("SELECT string_agg(p || ':' || n, ' ' ORDER BY p) FROM (SELECT kafka_partition AS p, count(*) AS n FROM $name WHERE kafka_partition IS NOT NULL GROUP BY 1) g"), '1:99 2:57 3:100 4:30', "$name: the rows before each");
 	sql("SELECT kappa.skip('$name', part => $_, at => $at{$_}[0])") for sort keys %at;
 	settled($name);
@@ -170,7 +184,8 @@ for my $workers (1, 2)
 
 	topic('stop_ways');
 	give('stop_ways', @messages);
-	for my $way ([ 'stop_upsert', mode => "'upsert'" ], [ 'stop_transform', transform => quote(q{SELECT (value->>'id')::integer AS id, kafka_offset, (value->>'v')::integer AS v, 1 / (2 - coalesce((value->>'v')::integer, 0)) AS w FROM message}) ])
+	for my $way ([ 'stop_upsert', mode => "'upsert'" ], [ 'stop_transform',
+		transform => quote(q{SELECT (value->>'id')::integer AS id, kafka_offset, (value->>'v')::integer AS v, 1 / (2 - coalesce((value->>'v')::integer, 0)) AS w FROM message}) ])
 	{
 		my ($name, %arguments) = @$way;
 

@@ -83,30 +83,32 @@ sub subscription
 }
 
 my $text = "format => 'text'";
-my @remade = qw(down_shorter down_longer up_shorter up_longer);
-subscription($_, 1, $text) for @remade;
-send_messages($_, 0, map { "old$_" } 0 .. 9) for @remade;
+my @remade = qw(down_shorter down_longer up);
+subscription($_, 1, $text) for @remade, 'sudden';
+send_messages($_, 0, map { "old$_" } 0 .. 9) for @remade, 'sudden';
 subscription('gap', 3, $text);
 send_messages('gap', $_, 'a', 'b') for 0 .. 2;
-sql("SELECT kappa.drain('$_')") for @remade, 'gap';
+sql("SELECT kappa.drain('$_')") for @remade, 'sudden', 'gap';
 
 # ---------------------------------------------------------------- gap, truncated, recreated
 
 sub make_again
 {
-	my ($name) = @_;
+	my ($name, $messages, $while_empty) = @_;
 
 	tool('delete', $name);
 	tool('create', $name, 1);
-	tool('produce', '--topic', $name, '--kind', 'plain', '--messages', $name =~ /longer/ ? 15 : 4);
+	$while_empty->() if $while_empty;
+	tool('produce', '--topic', $name, '--kind', 'plain', '--messages', $messages);
 }
 
-make_again($_) for grep { /^up/ } @remade;
+make_again('up', 15, sub { stops('up', 'truncated: partition 0, offsets [0, 10): ', 'made again while it runs') });
 sql("SELECT kappa.disable('gap')");
 send_messages('gap', $_, 'c', 'd', 'e') for 0 .. 2;
 tool('delete-records', 'gap', 1, 4);
 $node->stop;
-make_again($_) for grep { /^down/ } @remade;
+make_again('down_shorter', 4);
+make_again('down_longer', 15);
 $node->start;
 sql("SELECT kappa.enable('gap')");
 
@@ -114,11 +116,9 @@ stops('gap', 'gap: partition 1, offsets [2, 4): ', 'messages gone from the broke
 becomes("SELECT string_agg(next_offset::text, ',' ORDER BY part) FROM kappa.stat_partition WHERE name = 'gap'", '5,2,5',
 	'the other partitions go on');
 is(sql("SELECT verdict FROM kappa.stat_partition WHERE name = 'gap' AND part = 1"), 'gap', 'stat_partition says which one');
-# a worker that runs may look while the new topic is still short
 stops('down_longer', 'recreated: partition 0, offsets [9, 10): ', 'made again and longer');
 stops('down_shorter', 'truncated: partition 0, offsets [4, 10): ', 'made again and shorter');
-stops('up_longer', qr/(recreated: partition 0, offsets \[9|truncated: partition 0, offsets \[\d), 10\): /, 'made again and longer, while it runs');
-stops('up_shorter', qr/truncated: partition 0, offsets \[[0-4], 10\): /, 'made again and shorter, while it runs');
+stops('up', 'truncated: partition 0, offsets [0, 10): ', 'made again: still stopped when it has grown');
 is(sql("SELECT count(*) FROM $_ WHERE value NOT LIKE 'old%'"), '0', "nothing of the new topic is stored: $_") for @remade;
 
 # ---------------------------------------------------------------- rights, schema, poison
@@ -169,17 +169,16 @@ send_messages('poison', 0, '{"value": "b"}');
 
 my $list = "SELECT name, status, reason, since, next_step FROM kappa.subscriptions WHERE status = 'stopped' ORDER BY name";
 my $before = sql($list);
-is(scalar(split /\n/, $before), 11, 'eleven stops');
+is(scalar(split /\n/, $before), 10, 'ten stops');
 sub crash_or_restart { my ($mode) = @_; $node->stop($mode); $node->start; }
 for my $mode ('fast', 'immediate')
 {
 	crash_or_restart($mode);
-	ok(poll_until(30, sub { sql("SELECT count(*) FROM kappa.subscriptions WHERE status = 'stopped'") == 11
+	ok(poll_until(30, sub { sql("SELECT count(*) FROM kappa.subscriptions WHERE status = 'stopped'") == 10
 			&& sql("SELECT bool_and(w.status <> 'waiting_for_worker') FROM kappa.stat_subscription w") eq 't' }), "up again after $mode");
 	is(sql($list), $before, "a restart ($mode) changes nothing of it");
 }
-is(sql("SELECT count(*) FROM kappa.stat_subscription WHERE status = 'running' AND name NOT IN ('gap', 'rights', 'culprit')"), '0',
-	'and no worker that has nothing to read says running');
+becomes("SELECT count(*) FROM kappa.stat_subscription WHERE status = 'running'", '0', 'and no worker that has nothing to read says running');
 
 # ---------------------------------------------------------------- the next step
 
@@ -191,7 +190,7 @@ for my $name (@remade)
 	my ($word, $end) = sql("SELECT reason FROM kappa.subscriptions WHERE name = '$name'") =~ /^(\w+).*?\[(\d+)/;
 	my $from = $word eq 'recreated' ? 0 : $end;
 	my $place = $word eq 'recreated' ? 'earliest' : qq({"0": $end});
-	my $new = ($name =~ /longer/ ? 15 : 4) - $from;
+	my $new = ($name eq 'down_shorter' ? 4 : 15) - $from;
 
 	take_next_step($name, qq{SELECT kappa.seek('$name', start_from => '$place');});
 	is(sql("SELECT count(*) FILTER (WHERE value LIKE 'old%'), count(*) FILTER (WHERE value LIKE '{%') FROM $name"), "10|$new",
@@ -269,6 +268,18 @@ for my $name (qw(transactions gap compacted))
 	my $stored = sql("SELECT string_agg(part || ' ' || next_offset, ',' ORDER BY part) FROM kappa.stat_partition WHERE name = '$name'");
 	is(join(',', map { /^\S+ (\d+ \d+)/ } split /\n/, $lines), $stored, 'at our positions');
 }
+
+# Made again and longer than before between two fetches (the worker is held, as by a
+# paused machine or a slow network): librdkafka 2.0.2 tells nobody that the topic was
+# away.  Only reading the last stored message again before the commit finds it.
+my $worker = sql("SELECT pid FROM kappa.stat_subscription WHERE name = 'sudden'");
+kill 'STOP', $worker;
+make_again('sudden', 15);
+kill 'CONT', $worker;
+ok( poll_until(20, sub {
+		sql("SELECT reason ~ '^(recreated|truncated): ' FROM kappa.subscriptions WHERE name = 'sudden' AND status = 'stopped'") eq 't' }),
+	'made again and longer between two fetches: stopped')
+  or diag(sql("SELECT count(*) || ' of 15 new messages stored, none listed' FROM sudden WHERE value LIKE '{%'"));
 
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'no crash');
 $node->stop;

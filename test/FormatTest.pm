@@ -22,7 +22,7 @@ use KappaTest;
 use Test::More;
 
 our @EXPORT = qw(start sql fails topic give give_to subscribe settled stopped is_rows is_balanced
-  is_dead quote consume finish);
+  is_dead quote consume finish kappa_server_in);
 
 my ($node, $address);
 my (%given, %topic_of);
@@ -43,6 +43,13 @@ sub finish
 		'', 'kappa.balance is balanced for every partition');
 	$node->stop;
 	done_testing();
+}
+
+# The extension and server "main" in another database
+sub kappa_server_in
+{
+	$node->safe_psql($_[0], "CREATE EXTENSION pg_kappa CASCADE;
+		CREATE SERVER main FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '$address')");
 }
 
 sub sql
