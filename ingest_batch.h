@@ -58,9 +58,6 @@ extern void set_constraints_immediate(void);
  */
 extern void apply_batch(Batch *batch, bool careful);
 
-/* The dead letters to their table.  starts: start_offset of each one's account. */
-extern void store_dead_letters(Batch *batch, int64 (*account_start) (void *arg, int32 part), void *arg);
-
 typedef enum ErrorKind
 {
 	ERROR_OF_ROW,				/* poison: one message causes it */

@@ -27,6 +27,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "dead_letter.h"
 #include "ingest.h"
 #include "intake.h"
 #include "kafka_question.h"

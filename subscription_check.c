@@ -16,6 +16,8 @@
 #include "catalog/catalog.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_coerce.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -483,6 +485,41 @@ check_value_column(const Subscription *sub, Relation target)
 				 errmsg("column \"value\" of %s is not of type bytea", target_name(sub->target)),
 				 errdetail("format => 'bytea' stores the bytes of each message in it."),
 				 errhint("Use format => 'text', or make the column a bytea.")));
+}
+
+static void
+check_transform_outputs(Query *query, Relation target)
+{
+	Bitmapset  *seen = NULL;
+	ListCell   *cell;
+
+	foreach(cell, query->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+		Oid			from = exprType((Node *) entry->expr);
+		AttrNumber	attnum;
+		Oid			to;
+
+		if (entry->resjunk)
+			continue;
+		attnum = target_column(target, entry->resname, "transform");
+		to = target_column_type(target, attnum);
+		if (bms_is_member(attnum, seen))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_COLUMN),
+					 errmsg("transform gives column \"%s\" twice", entry->resname),
+					 errhint("Give each column once.")));
+		seen = bms_add_member(seen, attnum);
+		if (!can_coerce_type(1, &from, &to, COERCION_ASSIGNMENT))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("transform gives column \"%s\" as %s, which is not assignable to %s",
+							entry->resname, format_type_be(from), format_type_be(to)),
+					 errdetail("Rows go to %s by column name.",
+							   target_name(RelationGetRelid(target))),
+					 errhint("Write a cast: (...)::%s AS %s.", format_type_be(to),
+							 quote_identifier(entry->resname))));
+	}
 }
 
 static void

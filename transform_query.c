@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
@@ -17,7 +18,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 
-#include "subscription_check.h"
 #include "transform_query.h"
 
 TupleDesc
@@ -164,6 +164,8 @@ check_transform_source(Query *query)
 static void
 check_transform_shape(Query *query)
 {
+	refuse_in_transform(ExecCleanTargetListLength(query->targetList) == 0,
+						"an empty list of columns");
 	refuse_in_transform(query->setOperations != NULL, "a set operation (UNION, INTERSECT, EXCEPT)");
 	refuse_in_transform(query->groupClause != NIL || query->groupingSets != NIL ||
 						query->havingQual != NULL, "GROUP BY or HAVING");
@@ -219,40 +221,4 @@ analyze_transform(const Subscription *sub)
 	check_transform_shape(query);
 	check_transform_source(query);
 	return query;
-}
-
-void
-check_transform_outputs(Query *query, Relation target)
-{
-	Bitmapset  *seen = NULL;
-	ListCell   *cell;
-
-	foreach(cell, query->targetList)
-	{
-		TargetEntry *entry = lfirst_node(TargetEntry, cell);
-		Oid			from = exprType((Node *) entry->expr);
-		AttrNumber	attnum;
-		Oid			to;
-
-		if (entry->resjunk)
-			continue;
-		attnum = target_column(target, entry->resname, "transform");
-		to = target_column_type(target, attnum);
-		if (bms_is_member(attnum, seen))
-			ereport(ERROR,
-					(errcode(ERRCODE_DUPLICATE_COLUMN),
-					 errmsg("transform gives column \"%s\" twice", entry->resname),
-					 errhint("Give each column once.")));
-		seen = bms_add_member(seen, attnum);
-		if (!can_coerce_type(1, &from, &to, COERCION_ASSIGNMENT))
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("transform gives column \"%s\" as %s, which is not assignable to %s",
-							entry->resname, format_type_be(from), format_type_be(to)),
-					 errdetail("Rows go to %s by column name.",
-							   target_name(RelationGetRelid(target))),
-					 errhint("Write a cast: (...)::%s AS %s.", format_type_be(to),
-							 quote_identifier(entry->resname))));
-	}
-	refuse_in_transform(seen == NULL, "an empty list of columns");
 }

@@ -9,7 +9,6 @@
 
 #include "access/tupdesc.h"
 #include "nodes/parsenodes.h"
-#include "utils/rel.h"
 
 #include "subscription.h"
 
@@ -20,8 +19,5 @@ extern TupleDesc transform_message_desc(MessageFormat format);
 
 /* Analysed as the subscription's owner with the stored search_path. */
 extern Query *analyze_transform(const Subscription *sub);
-
-/* Its columns exist in the target by name and can be assigned. */
-extern void check_transform_outputs(Query *query, Relation target);
 
 #endif
