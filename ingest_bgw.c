@@ -74,6 +74,8 @@
 #define RECONNECT_MAX_MS	5000	/* a broker that is back is found this soon */
 #define CAREFUL_BATCHES		100		/* after a bad message */
 #define LOG_LINES_A_MINUTE	20
+#define RECHECK_MS			150		/* a try that hangs is begun anew: the library may wait 500 ms */
+#define RECHECK_TRIES		30
 #define MESSAGE_OVERHEAD	400		/* bytes that librdkafka takes for a message */
 
 typedef struct Worker
@@ -85,6 +87,7 @@ typedef struct Worker
 	int			npositions;		/* our own, as they stood at the start */
 	Position   *positions;
 	KafkaClient *client;
+	KafkaClient *verifier;		/* reads single messages again; NULL: not needed yet */
 	Intake	   *intake;
 	MemoryContext batch_context;	/* reset before each try of a batch */
 	int			careful;		/* batches still to be done with care */
@@ -113,9 +116,15 @@ static Worker worker;
 static void
 leave_library(int code, Datum arg)
 {
-	if (worker.client && !kafka_close(worker.client, CLOSE_MS))
+	bool		closed = true;
+
+	if (worker.verifier)
+		closed = kafka_close(worker.verifier, CLOSE_MS / 2);
+	if (worker.client)
+		closed = kafka_close(worker.client, closed ? CLOSE_MS : CLOSE_MS / 2) && closed;
+	if (!closed)
 		_exit(code);
-	worker.client = NULL;
+	worker.verifier = worker.client = NULL;
 }
 
 /* Ended without a word (terminated, or an ERROR out of the loop). */
@@ -325,30 +334,42 @@ bound_queue(BrokerSettings *settings)
 	add_setting(settings, "fetch.max.bytes", Min((int64) kappa_worker_memory * 1024 / 8, 16 * 1024 * 1024));
 }
 
+/* A single message is all that the verifier ever wants. */
 static void
-open_client(void)
+bound_to_one(BrokerSettings *settings)
+{
+	add_setting(settings, "queued.min.messages", 1);
+	add_setting(settings, "queued.max.messages.kbytes", 1024);
+	add_setting(settings, "fetch.message.max.bytes", 4096);
+}
+
+static KafkaClient *
+open_client(void (*bound) (BrokerSettings *settings), bool group)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "Kafka settings",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old;
 	BrokerSettings *settings;
+	KafkaClient *client;
 	KafkaError	error;
-	char	   *group;
+	char	   *group_id = NULL;
 
 	begin();
 	old = MemoryContextSwitchTo(context);
 	settings = broker_settings(worker.sub->server, worker.sub->owner, worker.sub->options);
-	group = psprintf("pg.%s.%s", get_database_name(MyDatabaseId), worker.sub->name);
-	bound_queue(settings);
+	if (group)
+		group_id = psprintf("pg.%s.%s", get_database_name(MyDatabaseId), worker.sub->name);
+	bound(settings);
 	MemoryContextSwitchTo(old);
 	commit();
-	worker.client = kafka_open(settings->settings, settings->nsettings, group, &error);
+	client = kafka_open(settings->settings, settings->nsettings, group_id, &error);
 	MemoryContextDelete(context);
-	if (worker.client == NULL)
+	if (client == NULL)
 		ereport(ERROR,
 				(errcode(kafka_error_sqlstate(&error)),
 				 errmsg("could not make a Kafka client for subscription \"%s\": %s",
 						worker.sub->name, error.text)));
+	return client;
 }
 
 /* ---------------------------------------------------------------- stops */
@@ -784,11 +805,49 @@ check_fetches(void)
 	leave_to_retry("a fetch was refused: the topic or its leader has changed", RETRY_BASE_MS);
 }
 
+/*
+ * Read the last stored message of a partition again, now that a batch that came
+ * after a silence is here: the log that it came from must be the one that we know.
+ */
+static void
+recheck_partition(IntakePartition *p)
+{
+	KafkaPlace	place = {p->pos.part, p->pos.last_offset};
+	KafkaRecord record;
+	KafkaError	error;
+
+	if (worker.verifier == NULL)
+		worker.verifier = open_client(bound_to_one, false);
+	for (int tries = 0; tries < RECHECK_TRIES; tries++)
+	{
+		check_signals();
+		if (kafka_reread(worker.verifier, worker.sub->topic, &place, &record, RECHECK_MS, &error))
+		{
+			if (!intake_recheck(p, &record))
+				leave_to_reload();	/* the next look finds the same, and stops */
+			return;
+		}
+		if (error.class != KAFKA_TIMED_OUT && error.class != KAFKA_DISCONNECTED)
+			break;
+	}
+	/* also where retention has passed it: the look knows what that means */
+	client_failed(&error);
+}
+
+static void
+recheck_partitions(void)
+{
+	for (int i = 0; i < worker.intake->nparts; i++)
+		if (worker.intake->parts[i].recheck && worker.intake->parts[i].fetching)
+			recheck_partition(&worker.intake->parts[i]);
+}
+
 static void
 run_batch(void)
 {
 	FAULT_POINT("after_poll");
 	check_fetches();
+	recheck_partitions();
 	pgstat_report_activity(STATE_RUNNING, "storing a batch");
 	for (;;)
 	{
@@ -948,7 +1007,7 @@ pg_kappa_worker_main(Datum arg)
 	{
 		load_own_positions();
 		wait_while_stopped();
-		open_client();
+		worker.client = open_client(bound_queue, true);
 		worker.intake = make_intake(worker.sub, worker.client, worker.positions, worker.npositions);
 		look_at_partitions();
 		for (;;)

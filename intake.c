@@ -34,6 +34,14 @@
 
 #define ASK_TIMEOUT		500		/* ms */
 
+/*
+ * After a silence as long as this nothing tells that the next message is from the
+ * same log as the last one: fetches may have failed unheard, or not been made (a
+ * machine that was paused).  A topic cannot be deleted, made anew and filled past
+ * our position within it.
+ */
+#define SILENCE			(400 * INT64CONST(1000))	/* microseconds */
+
 /* ---------------------------------------------------------------- partitions */
 
 /* Counts of the messages judged last, as far as the positions remember them. */
@@ -188,6 +196,7 @@ static IntakeResult
 verify(Intake *intake, IntakePartition *p, KafkaMessage *message)
 {
 	p->verifying = false;
+	p->last_arrival = intake->now;
 	if (message->offset > p->pos.last_offset)
 	{
 		p->unverified = true;
@@ -216,7 +225,10 @@ take(Intake *intake, KafkaMessage *message)
 		return result;
 	}
 	if (intake->nmessages == 0)
-		intake->first_taken = GetCurrentTimestamp();
+		intake->first_taken = intake->now;
+	if (p->last_arrival != 0 && intake->now - p->last_arrival > SILENCE && p->pos.last_offset >= 0)
+		p->recheck = true;
+	p->last_arrival = intake->now;
 	p->expected = message->offset + 1;
 	p->at_end = false;
 	intake->bytes += message->key_len + message->value_len;
@@ -240,9 +252,14 @@ end_of_partition(Intake *intake, const KafkaPlace *place)
 		p->verifying = false;
 		p->unverified = true;
 	}
+	/* it moves without messages: the same doubt as with one after a silence */
+	if (place->offset > p->expected && p->last_arrival != 0 &&
+		intake->now - p->last_arrival > SILENCE && p->pos.last_offset >= 0)
+		p->recheck = true;
+	p->last_arrival = intake->now;
 	p->expected = place->offset;
 	p->at_end = true;
-	p->end_seen = GetCurrentTimestamp();
+	p->end_seen = intake->now;
 	return INTAKE_DRAINED;
 }
 
@@ -285,6 +302,7 @@ handle_event(Intake *intake, const KafkaEvent *event)
 IntakeResult
 intake_fill(Intake *intake)
 {
+	intake->now = GetCurrentTimestamp();
 	while (intake->nmessages < intake->max_messages && intake->bytes < intake->max_bytes)
 	{
 		int			base = intake->nmessages;
@@ -364,6 +382,24 @@ intake_at_end(const Intake *intake)
 		if (intake->parts[i].fetching && !intake->parts[i].at_end)
 			return false;
 	return true;
+}
+
+/*
+ * What was read again at the last stored offset, or behind it: still the same log?
+ * A message that is gone (compacted) proves nothing.
+ */
+bool
+intake_recheck(IntakePartition *p, const KafkaRecord *record)
+{
+	p->recheck = false;
+	if (record->offset < 0 || record->offset > p->pos.last_offset)
+	{
+		p->unverified = true;
+		p->verdict_due = true;
+		return true;
+	}
+	return record->offset == p->pos.last_offset && record->timestamp == p->pos.last_timestamp &&
+		record->fingerprint == p->pos.last_fingerprint;
 }
 
 /* ---------------------------------------------------------------- storing */

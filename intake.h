@@ -14,6 +14,7 @@
 
 #include "ingest_batch.h"
 #include "kafka_consume.h"
+#include "kafka_question.h"
 #include "position.h"
 #include "subscription.h"
 
@@ -25,6 +26,8 @@ typedef struct IntakePartition
 	bool		verifying;		/* the last stored message comes first */
 	bool		unverified;		/* it could not be read again */
 	bool		verdict_due;	/* which of the two is not stored yet */
+	bool		recheck;		/* the last stored message must be read again first */
+	TimestampTz last_arrival;	/* of a message, or of the news that there is none */
 	bool		at_end;			/* nothing behind expected, as last seen */
 	TimestampTz end_seen;
 	int64		high_watermark; /* as last seen, -1 */
@@ -72,6 +75,7 @@ typedef struct Intake
 	size_t		bytes;
 	KafkaMessage *messages;
 	TimestampTz first_taken;	/* when the first of them was taken */
+	TimestampTz now;			/* of the present intake_fill */
 	RecentVerdicts *recent;
 	int			nproblems;
 	IntakeProblem *problems;	/* not dealt with yet, at most one a partition */
@@ -114,6 +118,9 @@ extern int	intake_store(Intake *intake, Batch *batch);
 typedef struct IntakeState IntakeState;
 extern IntakeState *intake_save(const Intake *intake);
 extern void intake_restore(Intake *intake, const IntakeState *state);
+
+/* The message read again for a partition with recheck set: false, another log. */
+extern bool intake_recheck(IntakePartition *p, const KafkaRecord *record);
 
 /* Turn a partition off after its stop is stored. */
 extern void intake_stop(Intake *intake, int32 part);

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "monotonic.h"
+
 static int
 compare_topics(const void *a, const void *b)
 {
@@ -299,3 +301,73 @@ kafka_topic_id(KafkaClient *client, const char *topic, char *id, size_t id_size,
 }
 
 #endif
+
+/* ------------------------------------------------------------------------
+ * Reading one message again
+ * ------------------------------------------------------------------------
+ */
+
+/* What the library gave us: is it the answer?  false: go on. */
+static bool
+is_answer(rd_kafka_message_t *from, const KafkaPlace *place, KafkaRecord *record,
+		  rd_kafka_resp_err_t *err)
+{
+	rd_kafka_timestamp_type_t type;
+	KafkaMessage message;
+
+	if (from->err == RD_KAFKA_RESP_ERR__PARTITION_EOF && from->partition == place->part)
+	{
+		record->offset = -1;
+		return true;
+	}
+	if (from->err)
+	{
+		*err = from->err;
+		return true;
+	}
+	if (from->partition != place->part || from->offset < place->offset)
+		return false;
+	memset(&message, 0, sizeof(message));
+	message.key = from->key;
+	message.key_len = from->key_len;
+	message.value = from->payload;
+	message.value_len = from->len;
+	record->offset = from->offset;
+	record->timestamp = rd_kafka_message_timestamp(from, &type);
+	record->fingerprint = message_fingerprint(&message);
+	return true;
+}
+
+/*
+ * By rd_kafka_consumer_poll, which leaves out what belongs to an earlier
+ * assignment; the batch call of librdkafka 2.0 would not.
+ */
+bool
+kafka_reread(KafkaClient *client, const char *topic, const KafkaPlace *place,
+			 KafkaRecord *record, int timeout_ms, KafkaError *error)
+{
+	rd_kafka_topic_partition_list_t *list = make_list(topic, place, 1);
+	int64_t		until = monotonic_ms() + timeout_ms;
+	rd_kafka_resp_err_t err = rd_kafka_assign(client->rk, list);
+	bool		done = false;
+
+	rd_kafka_topic_partition_list_destroy(list);
+	while (err == RD_KAFKA_RESP_ERR_NO_ERROR && !done)
+	{
+		int64_t		left = until - monotonic_ms();
+		rd_kafka_message_t *message;
+
+		if (left <= 0)
+			err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+		else if ((message = rd_kafka_consumer_poll(client->rk, (int) left)) != NULL)
+		{
+			done = is_answer(message, place, record, &err);
+			rd_kafka_message_destroy(message);
+		}
+	}
+	rd_kafka_assign(client->rk, NULL);
+	if (err == RD_KAFKA_RESP_ERR_NO_ERROR)
+		return answered(client, error);
+	explain(client, err, error);
+	return false;
+}

@@ -63,4 +63,19 @@ extern bool kafka_topic_id(KafkaClient *client, const char *topic,
 						   char *id, size_t id_size,
 						   int timeout_ms, KafkaError *error);
 
+/*
+ * Read the message at place, or the first one behind it, and give its offset,
+ * timestamp and fingerprint; offset -1: there is none up to the end.  Through a
+ * client that has no partitions of its own: this assigns one, and takes it back.
+ */
+typedef struct KafkaRecord
+{
+	int64_t		offset;
+	int64_t		timestamp;
+	uint64_t	fingerprint;
+} KafkaRecord;
+
+extern bool kafka_reread(KafkaClient *client, const char *topic, const KafkaPlace *place,
+						 KafkaRecord *record, int timeout_ms, KafkaError *error);
+
 #endif

@@ -594,8 +594,8 @@ SELECT s.name,
                      pg_catalog.format('SELECT kappa.skip(%L, part => %s, at => %s);', s.name, x.part,
                                        CASE x.stop_word WHEN 'gap' THEN x.stop_to - 1 ELSE x.stop_from END)
                  WHEN x.stop_word = 'truncated' THEN
-                     pg_catalog.format('SELECT kappa.seek(%L, start_from => %L);', s.name,
-                                       pg_catalog.format('{"%s": %s}', x.part, x.stop_from))
+                     pg_catalog.format('SELECT kappa.seek(%L, start_from => %L); -- or ''earliest'', where the topic was made anew',
+                                       s.name, pg_catalog.format('{"%s": %s}', x.part, x.stop_from))
                  WHEN x.stop_word IN ('gap', 'recreated') THEN
                      pg_catalog.format('SELECT kappa.seek(%L, start_from => %L);', s.name, 'earliest')
                  ELSE pg_catalog.format('SELECT kappa.enable(%L);', s.name)

@@ -29,6 +29,8 @@ die() { say "$*"; exit 1; }
 
 # Run as the user that owns servers.
 as_db() { (as_db_exec "$@"); }
+# PostgreSQL's programs complain where postgres may not enter the folder that we stand in.
+as_db_at_home() { (cd "$SCRATCH" && as_db_exec "$@"); }
 
 # The same in place of this shell, so that $! is the program's own pid.
 as_db_exec() {
@@ -193,7 +195,7 @@ pg_init() {
 	port=$(free_ports 1)
 	mkdir -p "$dir"
 	[ "$(id -u)" != 0 ] || chown postgres: "$dir"
-	as_db "$BINDIR/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >"$dir/initdb.log" ||
+	as_db_at_home "$BINDIR/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >"$dir/initdb.log" ||
 		{ cat "$dir/initdb.log" >&2; return 1; }
 	{
 		echo "port = $port"
@@ -211,7 +213,7 @@ pg_pid() { head -n 1 "$1/data/postmaster.pid" 2>/dev/null; }
 
 pg_start() {
 	local dir=$1
-	if ! as_db "$BINDIR/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -t 60 start >"$dir/pg_ctl.log" 2>&1; then
+	if ! as_db_at_home "$BINDIR/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -t 60 start >"$dir/pg_ctl.log" 2>&1; then
 		cat "$dir/pg_ctl.log" >&2
 		tail -n 20 "$dir/server.log" >&2
 		return 1
@@ -219,7 +221,7 @@ pg_start() {
 	process_record "$(pg_pid "$dir")" QUIT
 }
 
-pg_stop() { as_db "$BINDIR/pg_ctl" -D "$1/data" -m "${2:-fast}" -w -t 60 stop >/dev/null; }
+pg_stop() { as_db_at_home "$BINDIR/pg_ctl" -D "$1/data" -m "${2:-fast}" -w -t 60 stop >/dev/null; }
 
 # The whole server as a power cut leaves it: no process of it gets to run again.
 pg_kill() {
