@@ -23,7 +23,7 @@ use Time::HiRes qw(time usleep);
 my $seed = seed();
 my $kills = $ENV{KAPPA_KILLS} // 20;
 my $live = 4000;
-my $backlog = 15_000;
+my $backlog = 30_000;
 
 my $address = broker_start();
 tool('create', 'plain', 3);
@@ -93,11 +93,11 @@ my @names = ('worker', 'worker', 'server', 'server', 'broker');
 # Returns the process that produces, for waitpid.
 sub produce
 {
-	my ($round, $messages) = @_;
+	my ($round, $messages, @pace) = @_;
 
 	return tool_async('produce', '--seed', $seed + $round, '--topic', 'plain', '--kind', 'plain',
 		'--messages', $messages, '--broken', 2, '--transactional', '--transaction-size', $messages / 20,
-		'--abort-percent', 15);
+		'--abort-percent', 15, @pace);
 }
 
 # Return once a random part of the round's messages has arrived.
@@ -106,7 +106,7 @@ sub while_they_come
 	my ($round, $before) = @_;
 	my $wanted = $before + 1 + pick(int($live / 2));
 	my $microseconds = pick(30_000);
-	my $producer = produce($round, $live);
+	my $producer = produce($round, $live, '--rate', $live);	# for a second
 
 	poll_until(60, sub { arrived() >= $wanted }) or return;
 	usleep($microseconds);
@@ -116,7 +116,7 @@ sub while_they_come
 sub while_catching_up
 {
 	my ($round, $before) = @_;
-	my $microseconds = pick(100_000);
+	my $microseconds = pick(50_000);
 
 	$node->safe_psql('postgres', "SELECT kappa.disable('plain')");
 	my $producer = produce($round, $backlog);

@@ -192,7 +192,9 @@ for my $name (@remade)
 	my $place = $word eq 'recreated' ? 'earliest' : qq({"0": $end});
 	my $new = ($name eq 'down_shorter' ? 4 : 15) - $from;
 
-	take_next_step($name, qq{SELECT kappa.seek('$name', start_from => '$place');});
+	my $else = $word eq 'recreated' ? '' : " -- or 'earliest', where the topic was made anew";
+
+	take_next_step($name, qq{SELECT kappa.seek('$name', start_from => '$place');$else});
 	is(sql("SELECT count(*) FILTER (WHERE value LIKE 'old%'), count(*) FILTER (WHERE value LIKE '{%') FROM $name"), "10|$new",
 		"$name: all of the old, and the new from $place");
 	is(sql("SELECT start_offset, next_offset, stored, balanced FROM kappa.balance WHERE name = '$name' ORDER BY closed_at"),
