@@ -125,7 +125,7 @@ DECLARE
 BEGIN
 	FOR s IN SELECT next_step FROM kappa.subscriptions WHERE name LIKE 'views\_%' AND next_step LIKE 'SELECT %'
 	LOOP
-		EXECUTE 'DO ' || quote_literal('BEGIN IF false THEN ' || replace(s, 'SELECT', 'PERFORM') || ' END IF; END');
+		EXECUTE 'DO ' || quote_literal('BEGIN IF false THEN ' || replace(s, 'SELECT', 'PERFORM') || E'\nEND IF; END');
 	END LOOP;
 END $$;
 
