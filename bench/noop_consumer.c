@@ -3,10 +3,12 @@
  *		Reads a topic from the first offset to the end and throws all away: the
  *		most that librdkafka gives with the settings of kafka_client.c.
  *
- *	noop_consumer BOOTSTRAP TOPIC PARTITIONS
+ *	noop_consumer BOOTSTRAP TOPIC PARTITIONS [MESSAGES]
  *
  * Prints messages, bytes, seconds from assignment to the last message, and CPU
- * seconds of the whole process (the library's threads included).
+ * seconds of the whole process (the library's threads included).  With MESSAGES it
+ * takes them one by one (a batch waits until it is full), goes on past the end until
+ * it has so many, and prints "partition offset timestamp arrival" of each.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +51,17 @@ seconds_now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+static void
+print_arrival(const rd_kafka_message_t *message)
+{
+	rd_kafka_timestamp_type_t type;
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	printf("%d %lld %lld %.3f\n", (int) message->partition, (long long) message->offset,
+		   (long long) rd_kafka_message_timestamp(message, &type), now.tv_sec * 1e3 + now.tv_nsec / 1e6);
 }
 
 static double
@@ -105,18 +118,20 @@ main(int argc, char **argv)
 	double		start;
 	double		last;
 	int			left;
+	long long	wanted;
 	rd_kafka_t *rk;
 	rd_kafka_queue_t *queue;
 
-	if (argc != 4 || (left = atoi(argv[3])) < 1)
-		fail("usage", "noop_consumer BOOTSTRAP TOPIC PARTITIONS");
+	if (argc < 4 || argc > 5 || (left = atoi(argv[3])) < 1)
+		fail("usage", "noop_consumer BOOTSTRAP TOPIC PARTITIONS [MESSAGES]");
+	wanted = argc == 5 ? atoll(argv[4]) : 0;
 	rk = open_consumer(argv[1]);
 	queue = rd_kafka_queue_get_consumer(rk);
 	start = last = seconds_now();
 	assign(rk, argv[2], left);
-	while (left > 0)
+	while (wanted > 0 ? messages < wanted : left > 0)
 	{
-		ssize_t		n = rd_kafka_consume_batch_queue(queue, 100, batch, BATCH);
+		ssize_t		n = rd_kafka_consume_batch_queue(queue, 100, batch, wanted > 0 ? 1 : BATCH);
 
 		for (ssize_t i = 0; i < n; i++)
 		{
@@ -126,6 +141,8 @@ main(int argc, char **argv)
 				fail(argv[2], rd_kafka_message_errstr(batch[i]));
 			else
 			{
+				if (wanted > 0)
+					print_arrival(batch[i]);
 				messages++;
 				bytes += batch[i]->len;
 			}

@@ -124,6 +124,7 @@ final class Producer {
     }
 
     private long started = 0;
+    private long startedMillis;
     private long paced = 0;
 
     private boolean done() {
@@ -134,6 +135,11 @@ final class Producer {
             && System.nanoTime() - started >= (long) (args.real("seconds", 0) * 1e9);
     }
 
+    /** When the message that is next was to be sent, so that a late sender hides no delay; null: now. */
+    private Long due(double rate) {
+        return rate <= 0 ? null : startedMillis + (long) (paced * 1000 / rate);
+    }
+
     /** Send up to n messages at the rate; fewer at the end of the time.  Counts by kind. */
     private long send(KafkaProducer<byte[], byte[]> producer, long n, long[] counts) {
         double rate = args.real("rate", 0);
@@ -141,7 +147,9 @@ final class Producer {
         long done = 0;
 
         if (started == 0) {
+            producer.partitionsFor(topic);  /* the time that connecting takes is nobody's delay */
             started = System.nanoTime();
+            startedMillis = System.currentTimeMillis();
         }
         while (done < n && !done()) {
             long due = rate <= 0 ? 1000
@@ -154,7 +162,7 @@ final class Producer {
                 Events.Event event = events.next();
                 counts[event.kind.ordinal()]++;
                 late += event.late ? 1 : 0;
-                producer.send(new ProducerRecord<>(topic, part, event.key, event.value),
+                producer.send(new ProducerRecord<>(topic, part, due(rate), event.key, event.value),
                     (metadata, e) -> {
                         if (e == null) {
                             acknowledged.incrementAndGet();
