@@ -76,6 +76,7 @@
 #define LOG_LINES_A_MINUTE	20
 #define RECHECK_MS			150		/* a try that hangs is begun anew: the library may wait 500 ms */
 #define RECHECK_TRIES		30
+#define BATCH_KEPT_BYTES	(8 * 1024 * 1024)
 #define MESSAGE_OVERHEAD	400		/* bytes that librdkafka takes for a message */
 
 typedef struct Worker
@@ -952,9 +953,9 @@ start_worker(int slot)
 	BackgroundWorkerInitializeConnectionByOid(worker.me.database, InvalidOid, 0);
 	pin_settings();
 	MemoryContextSwitchTo(TopMemoryContext);
+	/* the first block stays when the context is reset, and is not given back to the kernel */
 	worker.batch_context = AllocSetContextCreate(TopMemoryContext, "batch",
-												 ALLOCSET_DEFAULT_MINSIZE,
-												 1024 * 1024, 64 * 1024 * 1024);
+												 BATCH_KEPT_BYTES, 1024 * 1024, 64 * 1024 * 1024);
 	load_definition();
 	SetConfigOption("application_name",
 					psprintf("pg_kappa %s %d", worker.sub->name, worker.me.worker),

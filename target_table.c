@@ -230,6 +230,7 @@ typedef struct InsertGroup
 {
 	ResultRelInfo *rri;
 	BulkInsertState bistate;
+	TupleDesc	desc;			/* a copy that is not counted: a pin a slot costs more than the row */
 	int			n;
 	TupleTableSlot *slots[GROUP_ROWS];
 } InsertGroup;
@@ -355,6 +356,7 @@ group_for(FastInsert *insert, ResultRelInfo *rri)
 	}
 	group = palloc0(sizeof(InsertGroup));
 	group->rri = rri;
+	group->desc = CreateTupleDescCopyConstr(RelationGetDescr(rri->ri_RelationDesc));
 	group->bistate = bulk_insert_state();
 	insert->groups[insert->ngroups++] = group;
 	return group;
@@ -364,7 +366,7 @@ static TupleTableSlot *
 group_next_slot(InsertGroup *group)
 {
 	if (group->slots[group->n] == NULL)
-		group->slots[group->n] = MakeSingleTupleTableSlot(RelationGetDescr(group->rri->ri_RelationDesc),
+		group->slots[group->n] = MakeSingleTupleTableSlot(group->desc,
 														  table_slot_callbacks(group->rri->ri_RelationDesc));
 	return group->slots[group->n];
 }
