@@ -26,7 +26,8 @@ REGRESS = setup windows views subscription brokers teardown
 
 PG_CONFIG  ?= pg_config
 PKG_CONFIG ?= pkg-config
-SHLIB_LINK  = $(shell $(PKG_CONFIG) --libs rdkafka) -lpthread
+# Calls between our own files go straight to their target, not through a table that others could change.
+SHLIB_LINK  = $(shell $(PKG_CONFIG) --libs rdkafka) -lpthread -Wl,-Bsymbolic-functions
 PG_CPPFLAGS = $(shell $(PKG_CONFIG) --cflags rdkafka) -I$(srcdir)
 
 # Fault points (fault.h) are compiled in only for the tests: make FAULTS=1

@@ -331,6 +331,8 @@ program_defaults(DecodeProgram *program, EState *estate)
 	program->fill_defaults = program->target->rd_rel->relkind != RELKIND_VIEW;
 	program->defaults = palloc0(sizeof(ExprState *) * Max(program->desc->natts, 1));
 	program->domains = palloc0(sizeof(ValueType *) * Max(program->desc->natts, 1));
+	program->insertable = palloc0(sizeof(bool) * Max(program->desc->natts, 1));
+	program->checked = palloc(sizeof(int) * Max(program->desc->natts, 1));
 	program->econtext = GetPerTupleExprContext(estate);
 	if (!program->fill_defaults)
 		return;
@@ -349,6 +351,9 @@ program_defaults(DecodeProgram *program, EState *estate)
 			program->domains[i] = palloc(sizeof(ValueType));
 			value_type_init(program->domains[i], att->atttypid, att->atttypmod);
 		}
+		program->insertable[i] = true;
+		if (program->defaults[i] || program->domains[i] || att->attnotnull || program->is_key[i])
+			program->checked[program->nchecked++] = i;
 	}
 }
 
@@ -567,9 +572,15 @@ path_value(DecodeProgram *program, DecodeColumn *column, Datum *value, bool *nul
 {
 	JsonSpan   *span = &program->spans[column->number];
 
+	if (likely(column->unit < 0 && value_from_plain_json(&column->type, span, value)))
+	{
+		*null = false;
+		return true;
+	}
 	*present = span->kind != JSON_ABSENT;
 	if (!*present)
 		return true;
+	*value = (Datum) 0;
 	if (column->unit < 0 || span->kind == JSON_NULL)
 		return value_from_json(&column->type, span, value, null, why);
 	*null = false;
@@ -746,21 +757,20 @@ complete_row(DecodeProgram *program, Datum *values, bool *nulls, bool *present,
 {
 	if (!program->fill_defaults)
 		return DECODE_ROW;
-	for (int i = 0; i < program->desc->natts; i++)
+	for (int c = 0; c < program->nchecked; c++)
 	{
+		int			i = program->checked[c];
 		Form_pg_attribute att = TupleDescAttr(program->desc, i);
 
 		if (!present[i] && program->defaults[i])
 			values[i] = ExecEvalExpr(program->defaults[i], program->econtext, &nulls[i]);
 		else if (!present[i] && program->domains[i])
 			value_check_null(program->domains[i]);
-		if (!att->attisdropped && !att->attgenerated)
-			present[i] = true;
-		if (nulls[i] && (att->attnotnull || (program->is_key[i])) && !att->attisdropped &&
-			!att->attgenerated)
+		if (nulls[i] && (att->attnotnull || program->is_key[i]))
 			return bad(sqlstate, error, ERRCODE_NOT_NULL_VIOLATION,
 					   psprintf("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
 								NameStr(att->attname), RelationGetRelationName(program->target)));
 	}
+	memcpy(present, program->insertable, sizeof(bool) * program->desc->natts);
 	return DECODE_ROW;
 }

@@ -69,6 +69,9 @@ typedef struct DecodeProgram
 	int			event_time;		/* attno, 0: none */
 	/* what stands in columns that nothing fills; NULL state: NULL */
 	bool		fill_defaults;
+	bool	   *insertable;		/* all that are filled in the end, by attno - 1 */
+	int			nchecked;
+	int		   *checked;		/* indexes of columns that may need a default or refuse NULL */
 	ExprState **defaults;		/* by attno - 1 */
 	ValueType **domains;		/* that NULL must be shown to, by attno - 1 */
 	ExprContext *econtext;

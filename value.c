@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <float.h>
+
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -116,6 +118,8 @@ value_type_init(ValueType *type, Oid typid, int32 typmod)
 		if (!type->domain)
 			type->kind = VALUE_INPUT;
 	}
+	type->plain_text = type->kind == VALUE_TEXT && GetDatabaseEncoding() == PG_UTF8;
+	type->max_len = typmod < 0 ? MaxAllocSize / 2 : typmod - VARHDRSZ;
 	getTypeInputInfo(typid, &input, &type->ioparam);
 	fmgr_info(input, &type->input);
 }
@@ -502,6 +506,90 @@ nonnull_from_json(ValueType *type, const JsonSpan *span, Datum *value, bool *nul
 		return value_from_text(type, span->kind == JSON_TRUE ? "true" : "false",
 							   span->kind == JSON_TRUE ? 4 : 5, value, error);
 	return true;
+}
+
+/* Both are exact below 2^53 and 10^22, so their quotient is rounded once, as strtod rounds. */
+static bool
+plain_double(const JsonSpan *span, Datum *value)
+{
+	static const double power[] = {
+		1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
+		1e15, 1e16, 1e17, 1e18
+	};
+
+	if (FLT_EVAL_METHOD != 0 || span->mantissa >= INT64CONST(1) << 53 ||
+		span->mantissa <= -(INT64CONST(1) << 53))
+		return false;
+	*value = Float8GetDatum((double) span->mantissa / power[span->scale]);
+	return true;
+}
+
+static bool
+plain_number(const ValueType *type, const JsonSpan *span, Datum *value)
+{
+	int64		number = span->mantissa;
+
+	if (type->kind == VALUE_FLOAT8)
+		return plain_double(span, value);
+	if (span->scale != 0)
+		return false;
+	switch (type->kind)
+	{
+		case VALUE_INT4:
+			*value = Int32GetDatum((int32) number);
+			return number == (int32) number;
+		case VALUE_INT8:
+			*value = Int64GetDatum(number);
+			return true;
+		case VALUE_INT2:
+			*value = Int16GetDatum((int16) number);
+			return number == (int16) number;
+		default:
+			return false;
+	}
+}
+
+static bool
+plain_string(const ValueType *type, const JsonSpan *span, Datum *value)
+{
+	if (type->plain_text && span->len <= type->max_len)
+	{
+		text	   *result = palloc(span->len + VARHDRSZ);
+
+		SET_VARSIZE(result, span->len + VARHDRSZ);
+		memcpy(VARDATA(result), span->start, span->len);
+		*value = PointerGetDatum(result);
+		return true;
+	}
+	if (type->kind == VALUE_TIMESTAMPTZ)
+	{
+		int64_t		micros;
+		bool		zoned;
+
+		if (scalar_timestamp(span->start, span->len, &micros, &zoned) != SCALAR_OK)
+			return false;
+		*value = TimestampTzGetDatum(micros);
+		return true;
+	}
+	return false;
+}
+
+bool
+value_from_plain_json(const ValueType *type, const JsonSpan *span, Datum *value)
+{
+	switch (span->kind)
+	{
+		case JSON_NUMBER:
+			return span->small && plain_number(type, span, value);
+		case JSON_STRING:
+			return !span->escaped && plain_string(type, span, value);
+		case JSON_TRUE:
+		case JSON_FALSE:
+			*value = BoolGetDatum(span->kind == JSON_TRUE);
+			return type->kind == VALUE_BOOL;
+		default:
+			return false;
+	}
 }
 
 bool

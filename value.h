@@ -45,6 +45,8 @@ typedef struct ValueType
 	FmgrInfo	input;
 	Oid			ioparam;
 	struct ValueType *element;	/* VALUE_ARRAY */
+	bool		plain_text;		/* UTF-8 of up to max_len bytes is the value as it stands */
+	size_t		max_len;
 	Oid			base;			/* without domains */
 	FmgrInfo	populate;		/* VALUE_COMPOSITE: jsonb_populate_record */
 	MemoryContext context;
@@ -57,6 +59,12 @@ typedef struct ValueError
 } ValueError;
 
 extern void value_type_init(ValueType *type, Oid typid, int32 typmod);
+
+/*
+ * The common case of value_from_json: a plain JSON scalar for a plain type.  false:
+ * it is not that case, nothing is known.
+ */
+extern bool value_from_plain_json(const ValueType *type, const JsonSpan *span, Datum *value);
 
 /* false: bad, *error says why.  May also raise an ERROR. */
 extern bool value_from_json(ValueType *type, const JsonSpan *span,

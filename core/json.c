@@ -5,7 +5,8 @@
  *
  * The wanted values are a trie (json_plan.h).  A document usually names its
  * members in the order of the plan, so the sibling of the last match is tried
- * before the hash table.
+ * before the hash table, first as the very bytes "name": that it is written with.
+ * A number's value falls out of finding its end.
  *
  * The scan recurses only along the plan, so never deeper than the document nor
  * than the paths; what no path wants is walked by skip_container, which keeps
@@ -31,6 +32,9 @@ typedef struct Scan
 	JsonSpan   *spans;
 	size_t		nul_end;		/* offset after the last \u0000, 0: none yet */
 	bool		escaped;		/* the last string had a backslash */
+	bool		small;			/* the last number, as in JsonSpan */
+	int8_t		scale;
+	int64_t		mantissa;
 	JsonError	error;
 	const char *error_at;
 } Scan;
@@ -483,10 +487,28 @@ find_member(const Scan *s, const PlanNode *node, const PlanNode *guess,
 
 /* ---------- scalars ---------- */
 
-/* First byte at or after p that is no digit, or end. */
-static inline const char *
-digit_run(const char *p, const char *end)
+/* The number that the first n (at most 8) bytes of x, all digits minus '0', spell. */
+static inline uint64_t
+digits_value(uint64_t x, int n)
 {
+	/* leading zeros, then pairs, fours, eights */
+	x = n > 0 ? x << (64 - 8 * n) : 0;
+	x = (x & UINT64_C(0x0F0F0F0F0F0F0F0F)) * 2561 >> 8;
+	x = (x & UINT64_C(0x00FF00FF00FF00FF)) * 6553601 >> 16;
+	return (x & UINT64_C(0x0000FFFF0000FFFF)) * UINT64_C(42949672960001) >> 32;
+}
+
+/*
+ * Past the digits at p; *value goes on with them (it may wrap: the caller counts
+ * how many there were).
+ */
+static inline const char *
+take_digits(const char *p, const char *end, uint64_t *value)
+{
+	static const uint32_t power[] = {
+		1, 10, 100, 1000, 10000, 100000, 1000000, 10000000
+	};
+
 	while (end - p >= 8)
 	{
 		/* High bits of the bytes that are no digit; no carry between bytes. */
@@ -495,42 +517,71 @@ digit_run(const char *p, const char *end)
 							  UINT64_C(0x7676767676767676)) | x) &
 			UINT64_C(0x8080808080808080);
 
-		if (other != 0)
-			return p + (__builtin_ctzll(other) >> 3);
+		if (likely(other != 0))
+		{
+			int			n = __builtin_ctzll(other) >> 3;
+
+			*value = *value * power[n] + digits_value(x, n);
+			return p + n;
+		}
+		*value = *value * 100000000 + digits_value(x, 8);
 		p += 8;
 	}
-	while (p < end && is_digit(*p))
-		p++;
+	for (; p < end && is_digit(*p); p++)
+		*value = *value * 10 + (uint64_t) (*p - '0');
 	return p;
 }
 
-/* Digits, at least one. */
-static inline const char *
-scan_digits(Scan *s, const char *p)
+/* The exponent of a number, whose e is at p. */
+static const char *
+scan_exponent(Scan *s, const char *p)
 {
-	if (unlikely(p == s->end || !is_digit(*p)))
+	s->small = false;
+	p++;
+	if (p < s->end && (*p == '+' || *p == '-'))
+		p++;
+	if (p == s->end || !is_digit(*p))
 		return fail(s, JSON_SYNTAX, p);
-	return digit_run(p + 1, s->end);
+	while (p < s->end && is_digit(*p))
+		p++;
+	return p;
 }
 
 static inline const char *
 scan_number(Scan *s, const char *p)
 {
-	if (*p == '-')
-		p++;
-	if (p < s->end && *p == '0')
-		p++;
-	else if ((p = scan_digits(s, p)) == NULL)
-		return NULL;
-	if (p < s->end && *p == '.' && (p = scan_digits(s, p + 1)) == NULL)
-		return NULL;
-	if (p < s->end && (*p == 'e' || *p == 'E'))
+	const char *end = s->end;
+	bool		negative = *p == '-';
+	const char *start = p += negative;
+	uint64_t	value = 0;
+
+	p = take_digits(p, end, &value);
+	if (unlikely(p == start))
+		return fail(s, JSON_SYNTAX, p);
+	s->scale = 0;
+	/* a zero stands alone: what follows it is not of this number */
+	if (unlikely(*start == '0' && p - start > 1))
 	{
-		p++;
-		if (p < s->end && (*p == '+' || *p == '-'))
-			p++;
-		p = scan_digits(s, p);
+		s->small = false;
+		return start + 1;
 	}
+	s->small = p - start <= 18;
+	if (p < end && *p == '.')
+	{
+		const char *fraction = ++p;
+
+		p = take_digits(p, end, &value);
+		if (unlikely(p == fraction))
+			return fail(s, JSON_SYNTAX, p);
+		s->small = p - start <= 19;
+		s->scale = s->small ? (int8_t) (p - fraction) : 0;
+	}
+	if (unlikely(negative && value == 0))
+		s->small = false;
+	if (s->small)
+		s->mantissa = negative ? -(int64_t) value : (int64_t) value;
+	if (unlikely(p < end && (*p == 'e' || *p == 'E')))
+		return scan_exponent(s, p);
 	return p;
 }
 
@@ -686,6 +737,9 @@ note_value(Scan *s, const PlanNode *node, JsonKind kind,
 	span.kind = kind;
 	span.escaped = false;
 	span.has_nul = s->nul_end > (size_t) (start - s->text);
+	span.small = kind == JSON_NUMBER && s->small;
+	span.scale = s->scale;
+	span.mantissa = s->mantissa;
 	span.start = start;
 	span.len = (size_t) (end - start);
 	if (kind == JSON_STRING)
@@ -711,6 +765,54 @@ skip_colon(Scan *s, const char *p)
 	return p < s->end ? p : fail(s, JSON_SYNTAX, p);
 }
 
+/* Does the member that is guessed stand at p just as it usually does? */
+static inline bool
+is_lead(const Scan *s, const char *p, const PlanNode *guess)
+{
+	if (unlikely(guess == NULL || guess->lead_len == 0 || s->end - p <= (ptrdiff_t) sizeof(guess->lead)))
+		return false;
+#ifdef USE_SSE2
+	{
+		__m128i		same = _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *) p),
+										  _mm_loadu_si128((const __m128i *) guess->lead));
+
+		return (~(uint32_t) _mm_movemask_epi8(same) & guess->lead_bits) == 0;
+	}
+#else
+	return memcmp(p, guess->lead, guess->lead_len) == 0;
+#endif
+}
+
+/*
+ * From the opening quote of a member's name to its value; *child is the member,
+ * NULL where nobody wants it.
+ */
+static inline const char *
+scan_name(Scan *s, const char *p, const PlanNode *node, const PlanNode *guess,
+		  const PlanNode **child)
+{
+	const char *name = p + 1;
+
+	if (likely(is_lead(s, p, guess)))
+	{
+		*child = guess;
+		p += guess->lead_len;
+		if (*p == ' ')
+			p++;
+		if (likely(p < s->end && (unsigned char) *p > ' '))
+			return p;
+		p = skip_space(p, s->end);
+		return p < s->end ? p : fail(s, JSON_SYNTAX, p);
+	}
+	if (unlikely(p == s->end || *p != '"'))
+		return fail(s, JSON_SYNTAX, p);
+	p = scan_string(s, name);
+	if (unlikely(p == NULL))
+		return NULL;
+	*child = find_member(s, node, guess, name, p);
+	return skip_colon(s, p);
+}
+
 /* The object at p of which node wants members. */
 static const char *
 scan_object(Scan *s, const char *p, const PlanNode *node, int depth)
@@ -724,17 +826,9 @@ scan_object(Scan *s, const char *p, const PlanNode *node, int depth)
 	for (;;)
 	{
 		const PlanNode *child;
-		const char *name = p + 1;
 		JsonKind	kind;
 
-		if (unlikely(p == end || *p != '"'))
-			return fail(s, JSON_SYNTAX, p);
-		p = scan_string(s, name);
-		if (unlikely(p == NULL))
-			return NULL;
-		child = find_member(s, node, guess, name, p);
-
-		p = skip_colon(s, p);
+		p = scan_name(s, p, node, guess, &child);
 		if (unlikely(p == NULL))
 			return NULL;
 
@@ -758,6 +852,8 @@ scan_object(Scan *s, const char *p, const PlanNode *node, int depth)
 			p++;
 			continue;
 		}
+		if (likely(p < end && *p == '}'))
+			return p + 1;
 		p = skip_space(p, end);
 		if (p < end && *p == ',')
 			p = skip_space(p + 1, end);

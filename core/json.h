@@ -39,8 +39,11 @@ typedef struct JsonSpan
 	JsonKind	kind;
 	bool		escaped;		/* a string with at least one backslash */
 	bool		has_nul;		/* holds \u0000 somewhere inside */
+	bool		small;			/* a number = mantissa / 10^scale, no -0, no exponent */
+	int8_t		scale;			/* digits after its point */
 	const char *start;
 	size_t		len;
+	int64_t		mantissa;		/* of a small number, at most 18 digits */
 } JsonSpan;
 
 typedef enum JsonError

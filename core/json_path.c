@@ -181,6 +181,26 @@ typedef struct PlanBuild
 	char	   *name;
 } PlanBuild;
 
+/* The name in quotes with its colon, for a look at all of it at once. */
+static void
+set_lead(PlanNode *node)
+{
+	size_t		i;
+
+	if (node->name_len + 3 > sizeof(node->lead))
+		return;
+	for (i = 0; i < node->name_len; i++)
+	{
+		if (node->name[i] == '"' || node->name[i] == '\\' || (unsigned char) node->name[i] < 0x20)
+			return;
+	}
+	node->lead[0] = '"';
+	memcpy(node->lead + 1, node->name, node->name_len);
+	memcpy(node->lead + 1 + node->name_len, "\":", 2);
+	node->lead_len = (uint32_t) node->name_len + 3;
+	node->lead_bits = (UINT32_C(1) << node->lead_len) - 1;
+}
+
 static PlanNode *
 new_node(PlanBuild *b, const JsonStep *step)
 {
@@ -199,6 +219,7 @@ new_node(PlanBuild *b, const JsonStep *step)
 		b->name += step->name_len;
 		name_key(node->name, node->name_len, node->name_len,
 				 &node->head, &node->tail);
+		set_lead(node);
 	}
 	return node;
 }

@@ -25,6 +25,9 @@ struct PlanNode
 	uint64_t	tail;
 	size_t		name_len;
 	const char *name;			/* NULL: an array element */
+	char		lead[16];		/* "name": as it usually stands, its first bytes */
+	uint32_t	lead_len;		/* 0: longer than that, or needs escapes */
+	uint32_t	lead_bits;		/* a bit for each byte of lead */
 	int			index;
 	int			path;			/* first path that ends here, -1: none */
 	bool		inner;			/* has children */
