@@ -316,6 +316,7 @@ kafka_configure() {
 		transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 		group.initial.rebalance.delay.ms=0
 		log.initial.task.delay.ms=500
+		log.retention.ms=-1
 		log.retention.check.interval.ms=500
 		log.cleaner.backoff.ms=500
 		broker.session.timeout.ms=2000
