@@ -13,11 +13,14 @@
 #include "catalog/pg_proc.h"
 #include "storage/lock.h"
 #include "parser/scansup.h"
+#include "access/genam.h"
+#include "access/tableam.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_relation.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/datetime.h"
 #include "utils/rangetypes.h"
 #include "utils/timestamp.h"
@@ -142,6 +145,57 @@ insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
 	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false);
 #else
 	return ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL);
+#endif
+}
+
+/* Which indexes need an entry for a new version of a row */
+typedef enum IndexUpdate
+{
+	INDEXES_NONE,
+	INDEXES_ALL,
+	INDEXES_SUMMARIZING			/* BRIN, from 16 on */
+} IndexUpdate;
+
+/* A new version of the row at tid; false: it has changed meanwhile. */
+static inline bool
+update_row(Relation rel, ItemPointer tid, TupleTableSlot *slot, CommandId cid, IndexUpdate *indexes)
+{
+	TM_FailureData failure;
+	LockTupleMode mode;
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update = TU_None;
+#else
+	bool		update = false;
+#endif
+	bool		done = table_tuple_update(rel, tid, slot, cid, GetActiveSnapshot(), InvalidSnapshot,
+										  true, &failure, &mode, &update) == TM_Ok;
+
+#if PG_VERSION_NUM >= 160000
+	*indexes = update == TU_None ? INDEXES_NONE : update == TU_All ? INDEXES_ALL : INDEXES_SUMMARIZING;
+#else
+	*indexes = update ? INDEXES_ALL : INDEXES_NONE;
+#endif
+	return done;
+}
+
+static inline void
+update_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate, IndexUpdate indexes)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL, indexes == INDEXES_SUMMARIZING);
+#else
+	(void) ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL);
+#endif
+}
+
+/* A scan of the index that sees what other transactions are about to commit. */
+static inline IndexScanDesc
+index_begin_dirty(Relation rel, Relation index, Snapshot dirty, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(rel, index, dirty, NULL, nkeys, 0);
+#else
+	return index_beginscan(rel, index, dirty, nkeys, 0);
 #endif
 }
 

@@ -756,6 +756,7 @@ apply_batch(Batch *batch, bool careful)
 		return;
 	work.rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Row) * work.capacity);
 	work.target = target_open(batch->sub);
+	work.target->careful = careful;
 	estate = CreateExecutorState();
 	user_scope_begin(&scope, work.target->table_owner, "pg_catalog, pg_temp");
 	work.program = decode_program(batch->sub, work.target->rel, estate);

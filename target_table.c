@@ -8,8 +8,9 @@
  *		general path	INSERT ... SELECT from the batch as a named tuplestore: BEFORE
  *						ROW triggers, rules, views, foreign tables, and tables that
  *						another extension routes by hooks
- *		upsert			the same with ON CONFLICT, one row a key, in the order of
- *						the key, so that two workers never wait for each other in a ring
+ *		upsert			one row a key, in the order of the key, so that two workers never
+ *						wait for each other in a ring; plain tables by their key's index
+ *						(upsert.c) and the fast path, all others by SQL with ON CONFLICT
  *
  * Both paths end in identical tables; t/ holds them to it.  Everything that an
  * attempt opens (executor state, indexes, partitions) lives and dies inside it: after
@@ -25,6 +26,7 @@
 #include "access/hio.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -47,7 +49,9 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "index_entries.h"
 #include "target_table.h"
+#include "upsert.h"
 
 #define GROUP_ROWS		1000	/* rows in one table_multi_insert */
 #define GROUP_BYTES		65536	/* about; not worth measuring each tuple */
@@ -185,7 +189,10 @@ target_open(const Subscription *sub)
 		((constr && (constr->num_check > 0 || constr->has_generated_stored)) ||
 		 rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE || rel->rd_rel->relispartition);
 	if (sub->upsert)
+	{
 		open_keys(target);
+		target->key_index = upsert_key_index(target);
+	}
 	return target;
 }
 
@@ -230,6 +237,7 @@ typedef struct InsertGroup
 {
 	ResultRelInfo *rri;
 	BulkInsertState bistate;
+	IndexEntries *entries;		/* of the indexes that wait for the end; NULL: none */
 	TupleDesc	desc;			/* a copy that is not counted: a pin a slot costs more than the row */
 	int			n;
 	TupleTableSlot *slots[GROUP_ROWS];
@@ -300,11 +308,21 @@ bulk_insert_state(void)
 	return bistate;
 }
 
+static bool
+all_wait(const InsertGroup *group)
+{
+	for (int i = 0; i < group->rri->ri_NumIndices; i++)
+		if (group->rri->ri_IndexRelationDescs[i] != NULL)
+			return false;
+	return true;
+}
+
 static void
 group_flush(FastInsert *insert, InsertGroup *group)
 {
 	EState	   *estate = insert->estate;
 	ResultRelInfo *rri = group->rri;
+	bool		indexes = rri->ri_NumIndices > 0 && !all_wait(group);
 	bool		triggers = rri->ri_TrigDesc != NULL &&
 		(rri->ri_TrigDesc->trig_insert_after_row || rri->ri_TrigDesc->trig_insert_new_table);
 
@@ -318,7 +336,9 @@ group_flush(FastInsert *insert, InsertGroup *group)
 		TupleTableSlot *slot = group->slots[i];
 		List	   *recheck = NIL;
 
-		if (rri->ri_NumIndices > 0)
+		if (group->entries)
+			index_entries_add(group->entries, slot);
+		if (indexes)
 			recheck = insert_index_tuples(rri, slot, estate);
 		if (triggers)
 			ExecARInsertTriggers(estate, rri, slot, recheck,
@@ -333,6 +353,8 @@ static void
 group_end(FastInsert *insert, InsertGroup *group)
 {
 	group_flush(insert, group);
+	if (group->entries)
+		index_entries_end(group->entries, insert->estate);
 	FreeBulkInsertState(group->bistate);
 	table_finish_bulk_insert(group->rri->ri_RelationDesc, 0);
 	for (int i = 0; i < GROUP_ROWS && group->slots[i] != NULL; i++)
@@ -358,6 +380,8 @@ group_for(FastInsert *insert, ResultRelInfo *rri)
 	group->rri = rri;
 	group->desc = CreateTupleDescCopyConstr(RelationGetDescr(rri->ri_RelationDesc));
 	group->bistate = bulk_insert_state();
+	if (insert->write)
+		group->entries = index_entries_begin(rri);
 	insert->groups[insert->ngroups++] = group;
 	return group;
 }
@@ -752,17 +776,16 @@ last_of_each_key(TargetTable *target, Row *rows, int n)
 	return kept;
 }
 
+/* Runs of changes and of deletes: one statement each. */
 static void
-write_upsert(TargetTable *target, const Row *given, int n)
+upsert_by_sql(TargetTable *target, Row *rows, int n)
 {
-	Row		   *rows = memcpy(palloc(sizeof(Row) * n), given, sizeof(Row) * n);
-	int			kept = last_of_each_key(target, rows, n);
 	int			start = 0;
 
 	if (target->sub->workers == 1)
-		qsort_arg(rows, kept, sizeof(Row), compare_kinds, target);
-	for (int i = 1; i <= kept; i++)
-		if (i == kept || rows[i].delete != rows[start].delete)
+		qsort_arg(rows, n, sizeof(Row), compare_kinds, target);
+	for (int i = 1; i <= n; i++)
+		if (i == n || rows[i].delete != rows[start].delete)
 		{
 			if (rows[start].delete)
 				delete_rows(target, rows + start, i - start);
@@ -770,6 +793,30 @@ write_upsert(TargetTable *target, const Row *given, int n)
 				write_general(target, rows + start, i - start);
 			start = i;
 		}
+}
+
+static void
+write_upsert(TargetTable *target, const Row *given, int n)
+{
+	Row		   *rows = memcpy(palloc(sizeof(Row) * n), given, sizeof(Row) * n);
+	int			kept = last_of_each_key(target, rows, n);
+	Row		   *fresh;
+	Row		   *rest;
+	int			nfresh;
+	int			nrest;
+
+	if (!OidIsValid(target->key_index) || target->careful || IsolationUsesXactSnapshot())
+	{
+		upsert_by_sql(target, rows, kept);
+		return;
+	}
+	fresh = palloc(sizeof(Row) * kept);
+	rest = palloc(sizeof(Row) * kept);
+	upsert_by_index(target, rows, kept, fresh, &nfresh, rest, &nrest);
+	if (nfresh > 0)
+		(void) write_fast(target, fresh, nfresh);
+	if (nrest > 0)
+		upsert_by_sql(target, rest, nrest);
 }
 
 int64

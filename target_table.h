@@ -37,6 +37,8 @@ typedef struct TargetTable
 	int			nkeys;
 	AttrNumber *keys;
 	struct SortSupportData *sort;
+	Oid			key_index;		/* upsert.h; InvalidOid: by SQL */
+	bool		careful;		/* an error is being looked for: by SQL, which waits as it should */
 } TargetTable;
 
 /*

@@ -1,0 +1,274 @@
+/*
+ * upsert.c
+ *		Rows into a plain table by its key's index, without SQL.
+ *
+ * One scan of the key's index serves the whole batch: each row sets it to its key,
+ * looks (with a dirty snapshot, as a unique index does when it checks) and updates
+ * or deletes what stands there.  The result is that of INSERT ... ON CONFLICT DO
+ * UPDATE: the key's columns stay as they were written, all others are set.
+ *
+ * Whatever is not simply there or simply absent (a row in another transaction's
+ * hand, a row that changed after we looked) is left to SQL, and so are tables with
+ * triggers, rules, partitions, generated or identity columns.  If somebody inserts
+ * a key between our look and our insert, the unique index raises 23505: the batch is
+ * tried again with care, and then goes by SQL as a whole.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_am.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "fault.h"
+#include "upsert.h"
+
+typedef struct Upsert
+{
+	TargetTable *target;
+	EState	   *estate;
+	ResultRelInfo *rri;
+	SnapshotData dirty;
+	IndexScanDesc scan;
+	int			nkeys;
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	AttrNumber	attnos[INDEX_MAX_KEYS]; /* of the table, by key */
+	TupleTableSlot *old;
+	TupleTableSlot *new;
+} Upsert;
+
+/* What a row met. */
+typedef enum Meeting
+{
+	MET_DONE,
+	MET_NOTHING,
+	MET_ANOTHER					/* transaction */
+} Meeting;
+
+/* ---------------------------------------------------------------- which tables */
+
+static bool
+is_key_of(const IndexInfo *info, Relation index, const TargetTable *target)
+{
+	if (!index->rd_index->indisunique || !index->rd_index->indimmediate ||
+		!index->rd_index->indisvalid || index->rd_rel->relam != BTREE_AM_OID ||
+		info->ii_Expressions != NIL || info->ii_Predicate != NIL ||
+		info->ii_NumIndexKeyAttrs != target->nkeys)
+		return false;
+	for (int k = 0; k < target->nkeys; k++)
+	{
+		bool		found = false;
+
+		for (int i = 0; i < target->nkeys; i++)
+			found |= info->ii_IndexAttrNumbers[i] == target->keys[k];
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+static bool
+has_special_columns(TupleDesc desc)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && (att->attgenerated || att->attidentity))
+			return true;
+	}
+	return false;
+}
+
+/* The table's index on its key, closed again; InvalidOid: none. */
+static Oid
+find_key_index(TargetTable *target)
+{
+	List	   *indexes = RelationGetIndexList(target->rel);
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), RowExclusiveLock);
+		bool		found = is_key_of(BuildIndexInfo(index), index, target);
+
+		index_close(index, NoLock);
+		if (found)
+			return lfirst_oid(lc);
+	}
+	return InvalidOid;
+}
+
+Oid
+upsert_key_index(TargetTable *target)
+{
+	Relation	rel = target->rel;
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition ||
+		rel->trigdesc != NULL || rel->rd_rules != NULL || has_special_columns(RelationGetDescr(rel)))
+		return InvalidOid;
+	return find_key_index(target);
+}
+
+/* ---------------------------------------------------------------- begin and end */
+
+static void
+make_keys(Upsert *upsert, Relation index)
+{
+	for (int k = 0; k < upsert->nkeys; k++)
+	{
+		Oid			type = index->rd_opcintype[k];
+		Oid			equal = get_opfamily_member(index->rd_opfamily[k], type, type, BTEqualStrategyNumber);
+
+		if (!OidIsValid(equal))
+			elog(ERROR, "missing operator of equality for type %u", type);
+		upsert->attnos[k] = index->rd_index->indkey.values[k];
+		ScanKeyInit(&upsert->keys[k], k + 1, BTEqualStrategyNumber, get_opcode(equal), (Datum) 0);
+		upsert->keys[k].sk_collation = index->rd_indcollation[k];
+	}
+}
+
+static void
+upsert_begin(Upsert *upsert, TargetTable *target)
+{
+	memset(upsert, 0, sizeof(Upsert));
+	upsert->target = target;
+	upsert->estate = CreateExecutorState();
+	init_range_table(upsert->estate, target->rel);
+	upsert->estate->es_output_cid = GetCurrentCommandId(true);
+	upsert->rri = makeNode(ResultRelInfo);
+	ExecInitResultRelation(upsert->estate, upsert->rri, 1);
+	CheckCmdReplicaIdentity(target->rel, CMD_UPDATE);
+	ExecOpenIndices(upsert->rri, false);
+	upsert->old = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
+	upsert->new = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
+	upsert->nkeys = target->nkeys;
+	InitDirtySnapshot(upsert->dirty);
+	for (int i = 0; i < upsert->rri->ri_NumIndices; i++)
+	{
+		Relation	index = upsert->rri->ri_IndexRelationDescs[i];
+
+		if (RelationGetRelid(index) != target->key_index)
+			continue;
+		make_keys(upsert, index);
+		upsert->scan = index_begin_dirty(target->rel, index, &upsert->dirty, upsert->nkeys);
+	}
+}
+
+static void
+upsert_end(Upsert *upsert)
+{
+	index_endscan(upsert->scan);
+	ExecResetTupleTable(upsert->estate->es_tupleTable, false);
+	ExecCloseResultRelations(upsert->estate);
+	ExecCloseRangeTableRelations(upsert->estate);
+	FreeExecutorState(upsert->estate);
+	CommandCounterIncrement();
+}
+
+/* ---------------------------------------------------------------- rows */
+
+static Meeting
+meet(Upsert *upsert, const Row *row)
+{
+	for (int k = 0; k < upsert->nkeys; k++)
+		upsert->keys[k].sk_argument = row->values[upsert->attnos[k] - 1];
+	index_rescan(upsert->scan, upsert->keys, upsert->nkeys, NULL, 0);
+	/* the look sets these where somebody else has the row in hand */
+	upsert->dirty.xmin = upsert->dirty.xmax = InvalidTransactionId;
+	if (!index_getnext_slot(upsert->scan, ForwardScanDirection, upsert->old))
+		return MET_NOTHING;
+	if (TransactionIdIsValid(upsert->dirty.xmin) || TransactionIdIsValid(upsert->dirty.xmax))
+		return MET_ANOTHER;
+	return MET_DONE;
+}
+
+/* The row as it will stand: what the message says, under the key as it was written. */
+static void
+fill_new(Upsert *upsert, const Row *row)
+{
+	TupleTableSlot *new = upsert->new;
+	int			natts = new->tts_tupleDescriptor->natts;
+
+	ExecClearTuple(new);
+	memcpy(new->tts_values, row->values, sizeof(Datum) * natts);
+	memcpy(new->tts_isnull, row->nulls, sizeof(bool) * natts);
+	for (int k = 0; k < upsert->nkeys; k++)
+	{
+		int			att = upsert->attnos[k] - 1;
+
+		new->tts_values[att] = slot_getattr(upsert->old, att + 1, &new->tts_isnull[att]);
+	}
+	ExecStoreVirtualTuple(new);
+	new->tts_tableOid = RelationGetRelid(upsert->target->rel);
+	if (new->tts_tupleDescriptor->constr)
+		ExecConstraints(upsert->rri, new, upsert->estate);
+}
+
+static Meeting
+update(Upsert *upsert, const Row *row)
+{
+	IndexUpdate indexes;
+
+	fill_new(upsert, row);
+	if (!update_row(upsert->target->rel, &upsert->old->tts_tid, upsert->new, upsert->estate->es_output_cid,
+					&indexes))
+		return MET_ANOTHER;
+	if (indexes != INDEXES_NONE)
+		update_index_tuples(upsert->rri, upsert->new, upsert->estate, indexes);
+	return MET_DONE;
+}
+
+static Meeting
+delete(Upsert *upsert)
+{
+	TM_FailureData failure;
+
+	return table_tuple_delete(upsert->target->rel, &upsert->old->tts_tid, upsert->estate->es_output_cid,
+							  GetActiveSnapshot(), InvalidSnapshot, true, &failure, false) == TM_Ok ?
+		MET_DONE : MET_ANOTHER;
+}
+
+static Meeting
+write_row(Upsert *upsert, const Row *row)
+{
+	Meeting		met = meet(upsert, row);
+
+	if (met == MET_DONE)
+		met = row->delete ? delete(upsert) : update(upsert, row);
+	ExecClearTuple(upsert->new);
+	ExecClearTuple(upsert->old);
+	ResetPerTupleExprContext(upsert->estate);
+	return met;
+}
+
+void
+upsert_by_index(TargetTable *target, Row *rows, int n,
+				Row *fresh, int *nfresh, Row *rest, int *nrest)
+{
+	Upsert		upsert;
+
+	*nfresh = *nrest = 0;
+	upsert_begin(&upsert, target);
+	for (int i = 0; i < n; i++)
+	{
+		Meeting		met;
+
+		CHECK_FOR_INTERRUPTS();
+		met = write_row(&upsert, &rows[i]);
+		if (met == MET_ANOTHER)
+			rest[(*nrest)++] = rows[i];
+		else if (met == MET_NOTHING && !rows[i].delete)
+			fresh[(*nfresh)++] = rows[i];
+	}
+	upsert_end(&upsert);
+	FAULT_POINT("mid_insert");
+}
