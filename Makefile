@@ -17,7 +17,7 @@ OBJS = \
 	sample.o peek.o check_server.o infer_table.o \
 	kafka_client.o kafka_error.o kafka_question.o kafka_consume.o \
 	kafka_probe.o monotonic.o \
-	value.o decode.o transform_query.o transform.o index_entries.o upsert.o target_table.o \
+	value.o decode.o transform_query.o transform.o key_table.o index_entries.o upsert.o target_table.o \
 	dead_letter.o ingest_batch.o intake.o ingest_run.o ingest_launcher.o ingest_bgw.o \
 	windows.o \
 	core/address.o core/backoff.o core/batch.o core/csv.o core/json.o core/json_path.o core/scalar.o core/window.o

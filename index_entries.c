@@ -30,29 +30,16 @@
 #include "utils/sortsupport.h"
 
 #include "index_entries.h"
+#include "key_table.h"
 
 #define FIRST_CAPACITY	1024
-
-/* The first column stands in the entry itself: most comparisons need no more. */
-typedef struct IndexEntry
-{
-	Datum		first;
-	bool		first_null;
-	uint32		row;
-} IndexEntry;
 
 typedef struct EntriesOfIndex
 {
 	int			number;			/* in ri_IndexRelationDescs */
 	Relation	rel;
 	IndexInfo  *info;
-	int			natts;			/* with included columns */
-	int			nkeys;
-	SortSupportData *sort;		/* by key column */
-	bool		by_number;		/* the first column is compared as int64, ascending */
-	IndexEntry *entries;
-	Datum	   *values;			/* natts a row */
-	bool	   *nulls;
+	KeyTable	keys;			/* and included columns */
 } EntriesOfIndex;
 
 struct IndexEntries
@@ -66,64 +53,6 @@ struct IndexEntries
 	EntriesOfIndex indexes[FLEXIBLE_ARRAY_MEMBER];
 };
 
-/* ---------------------------------------------------------------- order */
-
-/* Types whose B-tree order is that of the Datum as a number. */
-static bool
-ordered_by_number(const EntriesOfIndex *index)
-{
-	SortSupport sort = &index->sort[0];
-
-	return !sort->ssup_reverse && !sort->ssup_nulls_first &&
-		(sort->comparator == ssup_datum_int32_cmp
-#if SIZEOF_DATUM >= 8
-		 || sort->comparator == ssup_datum_signed_cmp
-#endif
-		);
-}
-
-static int
-compare_rest(const IndexEntry *a, const IndexEntry *b, EntriesOfIndex *index)
-{
-	const Datum *x = index->values + (size_t) a->row * index->natts;
-	const Datum *y = index->values + (size_t) b->row * index->natts;
-	const bool *xnull = index->nulls + (size_t) a->row * index->natts;
-	const bool *ynull = index->nulls + (size_t) b->row * index->natts;
-
-	for (int k = 1; k < index->nkeys; k++)
-	{
-		int			order = ApplySortComparator(x[k], xnull[k], y[k], ynull[k], &index->sort[k]);
-
-		if (order != 0)
-			return order;
-	}
-	/* equal keys stand in the order of their rows */
-	return a->row < b->row ? -1 : 1;
-}
-
-static inline int
-compare_entries(const IndexEntry *a, const IndexEntry *b, EntriesOfIndex *index)
-{
-	int			order;
-
-	if (index->by_number && !a->first_null && !b->first_null)
-		order = DatumGetInt64(a->first) < DatumGetInt64(b->first) ? -1 :
-			DatumGetInt64(a->first) > DatumGetInt64(b->first);
-	else
-		order = ApplySortComparator(a->first, a->first_null, b->first, b->first_null,
-									&index->sort[0]);
-	return order != 0 ? order : compare_rest(a, b, index);
-}
-
-#define ST_SORT sort_entries
-#define ST_ELEMENT_TYPE IndexEntry
-#define ST_COMPARE_ARG_TYPE EntriesOfIndex
-#define ST_COMPARE(a, b, index) compare_entries(a, b, index)
-#define ST_CHECK_FOR_INTERRUPTS
-#define ST_SCOPE static
-#define ST_DEFINE
-#include "lib/sort_template.h"
-
 /* ---------------------------------------------------------------- begin */
 
 static bool
@@ -135,22 +64,21 @@ qualifies(Relation rel, const IndexInfo *info)
 }
 
 static void
-prepare_sort(EntriesOfIndex *index)
+init_keys(EntriesOfIndex *index)
 {
-	index->sort = palloc0(sizeof(SortSupportData) * index->nkeys);
-	for (int k = 0; k < index->nkeys; k++)
+	key_table_init(&index->keys, IndexRelationGetNumberOfKeyAttributes(index->rel),
+				   IndexRelationGetNumberOfAttributes(index->rel));
+	for (int k = 0; k < index->keys.nkeys; k++)
 	{
-		SortSupport sort = &index->sort[k];
+		SortSupport sort = &index->keys.sort[k];
 		int16		options = index->rel->rd_indoption[k];
 		int16		strategy = options & INDOPTION_DESC ? BTGreaterStrategyNumber : BTLessStrategyNumber;
 
-		sort->ssup_cxt = CurrentMemoryContext;
 		sort->ssup_collation = index->rel->rd_indcollation[k];
 		sort->ssup_nulls_first = (options & INDOPTION_NULLS_FIRST) != 0;
 		sort->ssup_attno = k + 1;
 		PrepareSortSupportFromIndexRel(index->rel, strategy, sort);
 	}
-	index->by_number = ordered_by_number(index);
 }
 
 IndexEntries *
@@ -173,55 +101,30 @@ index_entries_begin(ResultRelInfo *rri)
 		index->number = i;
 		index->rel = rel;
 		index->info = rri->ri_IndexRelationInfo[i];
-		index->natts = IndexRelationGetNumberOfAttributes(rel);
-		index->nkeys = IndexRelationGetNumberOfKeyAttributes(rel);
-		prepare_sort(index);
+		init_keys(index);
 		rri->ri_IndexRelationDescs[i] = NULL;
 		entries->nindexes++;
 	}
-	if (entries->nindexes > 0)
-		return entries;
-	pfree(entries);
-	return NULL;
+	if (entries->nindexes == 0)
+	{
+		pfree(entries);
+		return NULL;
+	}
+	entries->capacity = FIRST_CAPACITY;
+	entries->tids = palloc(sizeof(ItemPointerData) * FIRST_CAPACITY);
+	return entries;
 }
 
 /* ---------------------------------------------------------------- add */
 
-/* Twice the room; the first time, the first room. */
-static void *
-enlarge(void *old, size_t size, int capacity)
-{
-	return old ? repalloc_huge(old, size * capacity) :
-		MemoryContextAllocHuge(CurrentMemoryContext, size * capacity);
-}
-
 static void
-make_room(IndexEntries *entries)
+add_to_index(EntriesOfIndex *index, TupleTableSlot *slot)
 {
-	int			capacity = entries->capacity ? entries->capacity * 2 : FIRST_CAPACITY;
-	MemoryContext old = MemoryContextSwitchTo(entries->context);
+	uint32		row = key_table_next(&index->keys);
+	Datum	   *values = key_table_values(&index->keys, row);
+	bool	   *nulls = key_table_nulls(&index->keys, row);
 
-	entries->tids = enlarge(entries->tids, sizeof(ItemPointerData), capacity);
-	for (int i = 0; i < entries->nindexes; i++)
-	{
-		EntriesOfIndex *index = &entries->indexes[i];
-
-		index->entries = enlarge(index->entries, sizeof(IndexEntry), capacity);
-		index->values = enlarge(index->values, sizeof(Datum) * index->natts, capacity);
-		index->nulls = enlarge(index->nulls, sizeof(bool) * index->natts, capacity);
-	}
-	entries->capacity = capacity;
-	MemoryContextSwitchTo(old);
-}
-
-static void
-add_to_index(EntriesOfIndex *index, TupleTableSlot *slot, int row)
-{
-	Datum	   *values = index->values + (size_t) row * index->natts;
-	bool	   *nulls = index->nulls + (size_t) row * index->natts;
-	IndexEntry *entry = &index->entries[row];
-
-	for (int k = 0; k < index->natts; k++)
+	for (int k = 0; k < index->keys.natts; k++)
 	{
 		AttrNumber	attno = index->info->ii_IndexAttrNumbers[k];
 		Form_pg_attribute att = TupleDescAttr(slot->tts_tupleDescriptor, attno - 1);
@@ -231,26 +134,22 @@ add_to_index(EntriesOfIndex *index, TupleTableSlot *slot, int row)
 		if (!nulls[k] && !att->attbyval)
 			values[k] = datumCopy(values[k], false, att->attlen);
 	}
-	entry->first_null = nulls[0];
-	entry->first = values[0];
-	/* a number of 32 bits may have anything above them */
-	if (index->by_number && index->sort[0].comparator == ssup_datum_int32_cmp)
-		entry->first = Int64GetDatum(DatumGetInt32(values[0]));
-	entry->row = row;
+	key_table_add(&index->keys);
 }
 
 void
 index_entries_add(IndexEntries *entries, TupleTableSlot *slot)
 {
-	MemoryContext old;
+	MemoryContext old = MemoryContextSwitchTo(entries->context);
 
 	if (entries->nrows == entries->capacity)
-		make_room(entries);
-	old = MemoryContextSwitchTo(entries->context);
-	entries->tids[entries->nrows] = slot->tts_tid;
+	{
+		entries->capacity *= 2;
+		entries->tids = repalloc_huge(entries->tids, sizeof(ItemPointerData) * entries->capacity);
+	}
+	entries->tids[entries->nrows++] = slot->tts_tid;
 	for (int i = 0; i < entries->nindexes; i++)
-		add_to_index(&entries->indexes[i], slot, entries->nrows);
-	entries->nrows++;
+		add_to_index(&entries->indexes[i], slot);
 	MemoryContextSwitchTo(old);
 }
 
@@ -259,18 +158,19 @@ index_entries_add(IndexEntries *entries, TupleTableSlot *slot)
 static void
 insert_sorted(IndexEntries *entries, EntriesOfIndex *index, EState *estate)
 {
+	KeyTable   *keys = &index->keys;
 	IndexUniqueCheck unique = index->rel->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO;
 	MemoryContext old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
 
-	sort_entries(index->entries, entries->nrows, index);
-	for (int i = 0; i < entries->nrows; i++)
+	key_table_sort(keys);
+	for (int i = 0; i < keys->nrows; i++)
 	{
-		uint32		row = index->entries[i].row;
+		uint32		row = keys->order[i].row;
 
 		CHECK_FOR_INTERRUPTS();
-		(void) index_insert(index->rel, index->values + (size_t) row * index->natts,
-							index->nulls + (size_t) row * index->natts, &entries->tids[row],
-							entries->rri->ri_RelationDesc, unique, false, index->info);
+		(void) index_insert(index->rel, key_table_values(keys, row), key_table_nulls(keys, row),
+							&entries->tids[row], entries->rri->ri_RelationDesc, unique, false,
+							index->info);
 		MemoryContextReset(CurrentMemoryContext);
 	}
 	MemoryContextSwitchTo(old);

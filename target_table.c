@@ -50,6 +50,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "index_entries.h"
+#include "key_table.h"
 #include "target_table.h"
 #include "upsert.h"
 
@@ -144,24 +145,15 @@ open_keys(TargetTable *target)
 	int			n = list_length(target->sub->key_columns);
 
 	target->keys = palloc(sizeof(AttrNumber) * Max(n, 1));
-	target->sort = palloc0(sizeof(SortSupportData) * Max(n, 1));
 	foreach(lc, target->sub->key_columns)
 	{
 		AttrNumber	attno = get_attnum(RelationGetRelid(target->rel), lfirst(lc));
-		Form_pg_attribute att;
-		SortSupport sort = &target->sort[target->nkeys];
 
 		if (attno <= 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("key column \"%s\" does not exist in relation \"%s\"",
 							(char *) lfirst(lc), RelationGetRelationName(target->rel))));
-		att = TupleDescAttr(RelationGetDescr(target->rel), attno - 1);
-		sort->ssup_cxt = CurrentMemoryContext;
-		sort->ssup_collation = att->attcollation;
-		sort->ssup_attno = attno;
-		PrepareSortSupportFromOrderingOp(lookup_type_cache(att->atttypid, TYPECACHE_LT_OPR)->lt_opr,
-										 sort);
 		target->keys[target->nkeys++] = attno;
 	}
 }
@@ -727,53 +719,62 @@ write_general(TargetTable *target, Row *rows, int n)
 
 /* ---------------------------------------------------------------- upsert */
 
-static int
-compare_keys(TargetTable *target, const Row *a, const Row *b)
+static void
+init_keys(KeyTable *keys, TargetTable *target)
 {
+	key_table_init(keys, target->nkeys, target->nkeys);
 	for (int k = 0; k < target->nkeys; k++)
 	{
-		int			att = target->keys[k] - 1;
-		int			order = ApplySortComparator(a->values[att], a->nulls[att],
-												b->values[att], b->nulls[att],
-												&target->sort[k]);
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target->rel), target->keys[k] - 1);
 
-		if (order != 0)
-			return order;
+		keys->sort[k].ssup_collation = att->attcollation;
+		keys->sort[k].ssup_attno = k + 1;
+		PrepareSortSupportFromOrderingOp(lookup_type_cache(att->atttypid, TYPECACHE_LT_OPR)->lt_opr,
+										 &keys->sort[k]);
 	}
-	return 0;
 }
 
-static int
-compare_rows(const void *a, const void *b, void *arg)
+/* In the order of the key, the last row of each. */
+static Row *
+last_of_each_key(TargetTable *target, const Row *rows, int n, int *kept)
 {
-	const Row  *x = a;
-	const Row  *y = b;
-	int			order = compare_keys(arg, x, y);
+	Row		   *result = palloc(sizeof(Row) * n);
+	KeyTable	keys;
 
-	return order != 0 ? order : x->number - y->number;
+	init_keys(&keys, target);
+	for (int i = 0; i < n; i++)
+	{
+		uint32		row = key_table_next(&keys);
+
+		for (int k = 0; k < target->nkeys; k++)
+		{
+			key_table_values(&keys, row)[k] = rows[i].values[target->keys[k] - 1];
+			key_table_nulls(&keys, row)[k] = rows[i].nulls[target->keys[k] - 1];
+		}
+		key_table_add(&keys);
+	}
+	key_table_sort(&keys);
+	*kept = 0;
+	for (int i = 0; i < n; i++)
+		if (i + 1 == n || key_table_compare(&keys, keys.order[i].row, keys.order[i + 1].row) != 0)
+			result[(*kept)++] = rows[keys.order[i].row];
+	return result;
 }
 
 /* One worker alone needs no common order of keys: deletes behind the rest. */
-static int
-compare_kinds(const void *a, const void *b, void *arg)
+static void
+deletes_last(Row *rows, int n)
 {
-	const Row  *x = a;
-	const Row  *y = b;
-
-	return x->delete != y->delete ? x->delete - y->delete : compare_keys(arg, x, y);
-}
-
-/* Sorted by key, the last row of each key. */
-static int
-last_of_each_key(TargetTable *target, Row *rows, int n)
-{
+	Row		   *deletes = palloc(sizeof(Row) * n);
+	int			ndeletes = 0;
 	int			kept = 0;
 
-	qsort_arg(rows, n, sizeof(Row), compare_rows, target);
 	for (int i = 0; i < n; i++)
-		if (i + 1 == n || compare_keys(target, &rows[i], &rows[i + 1]) != 0)
+		if (rows[i].delete)
+			deletes[ndeletes++] = rows[i];
+		else
 			rows[kept++] = rows[i];
-	return kept;
+	memcpy(rows + kept, deletes, sizeof(Row) * ndeletes);
 }
 
 /* Runs of changes and of deletes: one statement each. */
@@ -783,7 +784,7 @@ upsert_by_sql(TargetTable *target, Row *rows, int n)
 	int			start = 0;
 
 	if (target->sub->workers == 1)
-		qsort_arg(rows, n, sizeof(Row), compare_kinds, target);
+		deletes_last(rows, n);
 	for (int i = 1; i <= n; i++)
 		if (i == n || rows[i].delete != rows[start].delete)
 		{
@@ -798,8 +799,8 @@ upsert_by_sql(TargetTable *target, Row *rows, int n)
 static void
 write_upsert(TargetTable *target, const Row *given, int n)
 {
-	Row		   *rows = memcpy(palloc(sizeof(Row) * n), given, sizeof(Row) * n);
-	int			kept = last_of_each_key(target, rows, n);
+	int			kept;
+	Row		   *rows = last_of_each_key(target, given, n, &kept);
 	Row		   *fresh;
 	Row		   *rest;
 	int			nfresh;

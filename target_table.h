@@ -33,10 +33,9 @@ typedef struct TargetTable
 	Oid			table_owner;
 	bool		general;		/* SQL instead of the multi-insert */
 	bool		needs_check;	/* constraints worth a pass of their own */
-	/* upsert: the key columns and how to order them */
+	/* upsert: the key columns */
 	int			nkeys;
 	AttrNumber *keys;
-	struct SortSupportData *sort;
 	Oid			key_index;		/* upsert.h; InvalidOid: by SQL */
 	bool		careful;		/* an error is being looked for: by SQL, which waits as it should */
 } TargetTable;
