@@ -188,6 +188,18 @@ update_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate, In
 #endif
 }
 
+/* For a row that is inserted speculatively: *conflict where one of the arbiters has its key. */
+static inline void
+insert_index_tuples_if_new(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate,
+						   bool *conflict, List *arbiters)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, arbiters, false);
+#else
+	(void) ExecInsertIndexTuples(rri, slot, estate, false, true, conflict, arbiters);
+#endif
+}
+
 /* A scan of the index that sees what other transactions are about to commit. */
 static inline IndexScanDesc
 index_begin_dirty(Relation rel, Relation index, Snapshot dirty, int nkeys)

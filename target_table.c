@@ -10,7 +10,7 @@
  *						another extension routes by hooks
  *		upsert			one row a key, in the order of the key, so that two workers never
  *						wait for each other in a ring; plain tables by their key's index
- *						(upsert.c) and the fast path, all others by SQL with ON CONFLICT
+ *						(upsert.c), all others by SQL with ON CONFLICT
  *
  * Both paths end in identical tables; t/ holds them to it.  Everything that an
  * attempt opens (executor state, indexes, partitions) lives and dies inside it: after
@@ -801,23 +801,11 @@ write_upsert(TargetTable *target, const Row *given, int n)
 {
 	int			kept;
 	Row		   *rows = last_of_each_key(target, given, n, &kept);
-	Row		   *fresh;
-	Row		   *rest;
-	int			nfresh;
-	int			nrest;
 
-	if (!OidIsValid(target->key_index) || target->careful || IsolationUsesXactSnapshot())
-	{
+	if (OidIsValid(target->key_index) && !target->careful && !IsolationUsesXactSnapshot())
+		upsert_by_index(target, rows, kept);
+	else
 		upsert_by_sql(target, rows, kept);
-		return;
-	}
-	fresh = palloc(sizeof(Row) * kept);
-	rest = palloc(sizeof(Row) * kept);
-	upsert_by_index(target, rows, kept, fresh, &nfresh, rest, &nrest);
-	if (nfresh > 0)
-		(void) write_fast(target, fresh, nfresh);
-	if (nrest > 0)
-		upsert_by_sql(target, rest, nrest);
 }
 
 int64

@@ -2,16 +2,20 @@
  * upsert.c
  *		Rows into a plain table by its key's index, without SQL.
  *
- * One scan of the key's index serves the whole batch: each row sets it to its key,
- * looks (with a dirty snapshot, as a unique index does when it checks) and updates
- * or deletes what stands there.  The result is that of INSERT ... ON CONFLICT DO
- * UPDATE: the key's columns stay as they were written, all others are set.
+ * One scan of the key's index serves the whole batch: each row sets it to its key
+ * and looks, with a dirty snapshot, as a unique index does when it checks.
  *
- * Whatever is not simply there or simply absent (a row in another transaction's
- * hand, a row that changed after we looked) is left to SQL, and so are tables with
- * triggers, rules, partitions, generated or identity columns.  If somebody inserts
- * a key between our look and our insert, the unique index raises 23505: the batch is
- * tried again with care, and then goes by SQL as a whole.
+ *		there					update it, or delete it
+ *		not there				insert it speculatively; if somebody was faster, look again
+ *		in another
+ *		transaction's hand		wait for its end, look again
+ *
+ * So the result is that of INSERT ... ON CONFLICT DO UPDATE (the key's columns stay
+ * as they were written, all others are set), and since rows are taken one by one in
+ * the order of their keys, two workers never wait for each other in a ring.
+ *
+ * Tables with triggers, rules, partitions, generated or identity columns go by SQL,
+ * and so does a batch in which an error is being looked for.
  */
 #include "postgres.h"
 
@@ -23,6 +27,7 @@
 #include "catalog/pg_am.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -41,17 +46,10 @@ typedef struct Upsert
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	AttrNumber	attnos[INDEX_MAX_KEYS]; /* of the table, by key */
+	List	   *arbiter;		/* the key's index */
 	TupleTableSlot *old;
 	TupleTableSlot *new;
 } Upsert;
-
-/* What a row met. */
-typedef enum Meeting
-{
-	MET_DONE,
-	MET_NOTHING,
-	MET_ANOTHER					/* transaction */
-} Meeting;
 
 /* ---------------------------------------------------------------- which tables */
 
@@ -147,10 +145,11 @@ upsert_begin(Upsert *upsert, TargetTable *target)
 	upsert->rri = makeNode(ResultRelInfo);
 	ExecInitResultRelation(upsert->estate, upsert->rri, 1);
 	CheckCmdReplicaIdentity(target->rel, CMD_UPDATE);
-	ExecOpenIndices(upsert->rri, false);
+	ExecOpenIndices(upsert->rri, true);
 	upsert->old = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
 	upsert->new = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
 	upsert->nkeys = target->nkeys;
+	upsert->arbiter = list_make1_oid(target->key_index);
 	InitDirtySnapshot(upsert->dirty);
 	for (int i = 0; i < upsert->rri->ri_NumIndices; i++)
 	{
@@ -176,24 +175,32 @@ upsert_end(Upsert *upsert)
 
 /* ---------------------------------------------------------------- rows */
 
-static Meeting
-meet(Upsert *upsert, const Row *row)
+/* Set old to what stands under the row's key; false: nothing does. */
+static bool
+look(Upsert *upsert, const Row *row)
 {
 	for (int k = 0; k < upsert->nkeys; k++)
 		upsert->keys[k].sk_argument = row->values[upsert->attnos[k] - 1];
-	index_rescan(upsert->scan, upsert->keys, upsert->nkeys, NULL, 0);
-	/* the look sets these where somebody else has the row in hand */
-	upsert->dirty.xmin = upsert->dirty.xmax = InvalidTransactionId;
-	if (!index_getnext_slot(upsert->scan, ForwardScanDirection, upsert->old))
-		return MET_NOTHING;
-	if (TransactionIdIsValid(upsert->dirty.xmin) || TransactionIdIsValid(upsert->dirty.xmax))
-		return MET_ANOTHER;
-	return MET_DONE;
+	for (;;)
+	{
+		TransactionId other;
+
+		index_rescan(upsert->scan, upsert->keys, upsert->nkeys, NULL, 0);
+		/* the scan sets these where somebody else has the row in hand */
+		upsert->dirty.xmin = upsert->dirty.xmax = InvalidTransactionId;
+		if (!index_getnext_slot(upsert->scan, ForwardScanDirection, upsert->old))
+			return false;
+		other = TransactionIdIsValid(upsert->dirty.xmin) ? upsert->dirty.xmin : upsert->dirty.xmax;
+		if (!TransactionIdIsValid(other))
+			return true;
+		ExecMaterializeSlot(upsert->old);	/* no page stays pinned while we wait */
+		XactLockTableWait(other, upsert->target->rel, &upsert->old->tts_tid, XLTW_InsertIndex);
+	}
 }
 
 /* The row as it will stand: what the message says, under the key as it was written. */
 static void
-fill_new(Upsert *upsert, const Row *row)
+fill_new(Upsert *upsert, const Row *row, bool there)
 {
 	TupleTableSlot *new = upsert->new;
 	int			natts = new->tts_tupleDescriptor->natts;
@@ -201,7 +208,7 @@ fill_new(Upsert *upsert, const Row *row)
 	ExecClearTuple(new);
 	memcpy(new->tts_values, row->values, sizeof(Datum) * natts);
 	memcpy(new->tts_isnull, row->nulls, sizeof(bool) * natts);
-	for (int k = 0; k < upsert->nkeys; k++)
+	for (int k = 0; there && k < upsert->nkeys; k++)
 	{
 		int			att = upsert->attnos[k] - 1;
 
@@ -213,62 +220,74 @@ fill_new(Upsert *upsert, const Row *row)
 		ExecConstraints(upsert->rri, new, upsert->estate);
 }
 
-static Meeting
+/* false: it is not there any more as we have seen it. */
+static bool
 update(Upsert *upsert, const Row *row)
 {
 	IndexUpdate indexes;
 
-	fill_new(upsert, row);
+	fill_new(upsert, row, true);
 	if (!update_row(upsert->target->rel, &upsert->old->tts_tid, upsert->new, upsert->estate->es_output_cid,
 					&indexes))
-		return MET_ANOTHER;
+		return false;
 	if (indexes != INDEXES_NONE)
 		update_index_tuples(upsert->rri, upsert->new, upsert->estate, indexes);
-	return MET_DONE;
+	return true;
 }
 
-static Meeting
+static bool
 delete(Upsert *upsert)
 {
 	TM_FailureData failure;
 
 	return table_tuple_delete(upsert->target->rel, &upsert->old->tts_tid, upsert->estate->es_output_cid,
-							  GetActiveSnapshot(), InvalidSnapshot, true, &failure, false) == TM_Ok ?
-		MET_DONE : MET_ANOTHER;
+							  GetActiveSnapshot(), InvalidSnapshot, true, &failure, false) == TM_Ok;
 }
 
-static Meeting
+/* false: another transaction has the key since we looked. */
+static bool
+insert(Upsert *upsert, const Row *row)
+{
+	TransactionId xid = GetCurrentTransactionId();
+	uint32		token;
+	bool		conflict = false;
+
+	fill_new(upsert, row, false);
+	token = SpeculativeInsertionLockAcquire(xid);
+	table_tuple_insert_speculative(upsert->target->rel, upsert->new, upsert->estate->es_output_cid,
+								   0, NULL, token);
+	insert_index_tuples_if_new(upsert->rri, upsert->new, upsert->estate, &conflict, upsert->arbiter);
+	table_tuple_complete_speculative(upsert->target->rel, upsert->new, token, !conflict);
+	SpeculativeInsertionLockRelease(xid);
+	return !conflict;
+}
+
+static void
 write_row(Upsert *upsert, const Row *row)
 {
-	Meeting		met = meet(upsert, row);
+	bool		done = false;
 
-	if (met == MET_DONE)
-		met = row->delete ? delete(upsert) : update(upsert, row);
-	ExecClearTuple(upsert->new);
-	ExecClearTuple(upsert->old);
-	ResetPerTupleExprContext(upsert->estate);
-	return met;
+	while (!done)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (look(upsert, row))
+			done = row->delete ? delete(upsert) : update(upsert, row);
+		else
+			done = row->delete || insert(upsert, row);
+		ExecClearTuple(upsert->new);
+		ExecClearTuple(upsert->old);
+		ResetPerTupleExprContext(upsert->estate);
+	}
 }
 
 void
-upsert_by_index(TargetTable *target, Row *rows, int n,
-				Row *fresh, int *nfresh, Row *rest, int *nrest)
+upsert_by_index(TargetTable *target, Row *rows, int n)
 {
 	Upsert		upsert;
 
-	*nfresh = *nrest = 0;
 	upsert_begin(&upsert, target);
 	for (int i = 0; i < n; i++)
-	{
-		Meeting		met;
-
-		CHECK_FOR_INTERRUPTS();
-		met = write_row(&upsert, &rows[i]);
-		if (met == MET_ANOTHER)
-			rest[(*nrest)++] = rows[i];
-		else if (met == MET_NOTHING && !rows[i].delete)
-			fresh[(*nfresh)++] = rows[i];
-	}
+		write_row(&upsert, &rows[i]);
 	upsert_end(&upsert);
 	FAULT_POINT("mid_insert");
 }
