@@ -76,6 +76,9 @@
 #define LOG_LINES_A_MINUTE	20
 #define RECHECK_MS			150		/* a try that hangs is begun anew: the library may wait 500 ms */
 #define RECHECK_TRIES		30
+#define COMMIT_MS			500		/* that a batch may take: its locks make others wait */
+#define FIRST_BATCH			10000	/* messages, before it is known how long they take */
+#define LEAST_BATCH			100
 #define BATCH_KEPT_BYTES	(8 * 1024 * 1024)
 #define MESSAGE_OVERHEAD	400		/* bytes that librdkafka takes for a message */
 
@@ -330,8 +333,9 @@ bound_queue(BrokerSettings *settings)
 {
 	int64		messages = (int64) kappa_worker_memory * 1024 / 2 / MESSAGE_OVERHEAD;
 
+	/* all partitions share one queue, and it is the queue that the library counts */
 	add_setting(settings, "queued.max.messages.kbytes", kappa_worker_memory / 4);
-	add_setting(settings, "queued.min.messages", Max(1000, messages / Max(worker.npositions, 1)));
+	add_setting(settings, "queued.min.messages", Max(1000, messages));
 	add_setting(settings, "fetch.max.bytes", Min((int64) kappa_worker_memory * 1024 / 8, 16 * 1024 * 1024));
 }
 
@@ -762,6 +766,22 @@ batch_committed(void)
 	pgstat_report_stat(false);
 }
 
+/*
+ * The next batch is smaller where this one has held its locks for too long (slow
+ * triggers, many indexes), larger where it was full and quick.
+ */
+static void
+adapt_batch(TimestampTz start)
+{
+	Intake	   *intake = worker.intake;
+	long		ms = TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+
+	if (ms > COMMIT_MS)
+		intake->limit = Max(intake->nmessages / 2, Min(LEAST_BATCH, intake->max_messages));
+	else if (ms < COMMIT_MS / 4 && intake->nmessages >= intake->limit)
+		intake->limit = Min(intake->limit * 2, intake->max_messages);
+}
+
 /* Wait before the same batch is tried again; the definition may change meanwhile. */
 static void
 back_off(const ErrorData *error)
@@ -853,10 +873,12 @@ run_batch(void)
 	for (;;)
 	{
 		bool		careful = worker.careful > 0;
+		TimestampTz start = GetCurrentTimestamp();
 		ErrorData  *error = try_batch(careful);
 
 		if (error == NULL)
 		{
+			adapt_batch(start);
 			batch_committed();
 			if (worker.stopped)
 				leave_to_reload();
@@ -1010,6 +1032,7 @@ pg_kappa_worker_main(Datum arg)
 		wait_while_stopped();
 		worker.client = open_client(bound_queue, true);
 		worker.intake = make_intake(worker.sub, worker.client, worker.positions, worker.npositions);
+		worker.intake->limit = Min(FIRST_BATCH, worker.intake->max_messages);
 		look_at_partitions();
 		for (;;)
 			turn();

@@ -71,7 +71,7 @@ make_intake(Subscription *sub, KafkaClient *client, Position *positions, int n)
 	intake->nparts = n;
 	intake->parts = palloc0(sizeof(IntakePartition) * Max(n, 1));
 	intake->problems = palloc(sizeof(IntakeProblem) * Max(n, 1));
-	intake->max_messages = sub->batch_rows;
+	intake->max_messages = intake->limit = sub->batch_rows;
 	intake->max_bytes = (size_t) kappa_worker_memory * 1024 / 8;
 	intake->messages = MemoryContextAllocHuge(CurrentMemoryContext,
 											  sizeof(KafkaMessage) * intake->max_messages);
@@ -303,13 +303,13 @@ IntakeResult
 intake_fill(Intake *intake)
 {
 	intake->now = GetCurrentTimestamp();
-	while (intake->nmessages < intake->max_messages && intake->bytes < intake->max_bytes)
+	while (intake->nmessages < intake->limit && intake->bytes < intake->max_bytes)
 	{
 		int			base = intake->nmessages;
 		KafkaMessage *fresh = intake->messages + base;
 		KafkaEvent	event;
 		int			n = kafka_fill(intake->client, fresh,
-								   Min(intake->max_messages - base, 1000), &event);
+								   Min(intake->limit - base, 1000), &event);
 		IntakeResult result = INTAKE_DRAINED;
 
 		for (int i = 0; i < n; i++)

@@ -69,7 +69,8 @@ typedef struct Intake
 	KafkaClient *client;
 	int			nparts;
 	IntakePartition *parts;		/* by part */
-	int			max_messages;
+	int			max_messages;	/* room */
+	int			limit;			/* of the present batch, at most that */
 	size_t		max_bytes;
 	int			nmessages;
 	size_t		bytes;

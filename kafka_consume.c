@@ -23,7 +23,6 @@
 #include "monotonic.h"
 
 #define FETCH_BACKOFF_VERSION 0x020200ff	/* has fetch.queue.backoff.ms */
-#define WAKE_BELOW		50000	/* messages left in the queue */
 #define WAKE_EVERY_MS	20
 
 bool
@@ -138,15 +137,14 @@ empty_pipe(KafkaClient *client)
  * A library older than 2.2 that has found its queue full looks at it again only
  * after a second, or when one of its broker threads has something else to do.
  * So give them something: a question of each partition's leader whose answer
- * nobody waits for.  Some 10 a second at full speed, none when caught up.
+ * nobody waits for.  At most 50 a second at full speed, none when caught up.
  */
 static void
 wake_fetchers(KafkaClient *client)
 {
 	int64_t		now;
 
-	if (client->to_wake == NULL ||
-		rd_kafka_queue_length(client->consumer_queue) > WAKE_BELOW)
+	if (client->to_wake == NULL)
 		return;
 	now = monotonic_ms();
 	if (now < client->next_wake)

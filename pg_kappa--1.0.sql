@@ -261,7 +261,7 @@ CREATE FUNCTION kappa.subscribe(
 	idle_timeout    interval DEFAULT '30 s',
 	on_error        text DEFAULT 'dead_letter',
 	workers         integer DEFAULT 1,
-	batch_rows      integer DEFAULT 10000,
+	batch_rows      integer DEFAULT 50000,
 	batch_wait      interval DEFAULT '10 ms',
 	options         jsonb DEFAULT '{}',
 	enabled         boolean DEFAULT true

@@ -572,7 +572,7 @@ check_numbers(const Subscription *sub)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"batch_rows\" must be at least 1"),
 				 errdetail("It is %d.", sub->batch_rows),
-				 errhint("It is the most messages in one commit; the default is 10000.")));
+				 errhint("It is the most messages in one commit; the default is 50000.")));
 }
 
 static bool
