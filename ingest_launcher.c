@@ -81,7 +81,12 @@ pin_settings(void)
 		{"lock_timeout", "500ms"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"}, {"default_transaction_deferrable", "off"},
-		{"session_replication_role", "origin"}, {"row_security", "on"}
+		{"session_replication_role", "origin"}, {"row_security", "on"}, {"role", "none"},
+		/* an ERROR shall end a batch, not us */
+		{"exit_on_error", "off"},
+		/* how text is read, in transforms and triggers too */
+		{"standard_conforming_strings", "on"}, {"transform_null_equals", "off"},
+		{"bytea_output", "hex"}, {"extra_float_digits", "1"}
 	};
 
 	for (int i = 0; i < lengthof(pinned); i++)

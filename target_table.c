@@ -201,7 +201,7 @@ user_scope_begin(UserScope *scope, Oid userid, const char *search_path)
 {
 	static const char *const pinned[][2] = {
 		{"TimeZone", "UTC"}, {"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"},
-		{"xmloption", "content"}, {"row_security", "off"}
+		{"xmloption", "content"}, {"array_nulls", "on"}, {"row_security", "off"}
 	};
 
 	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
