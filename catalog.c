@@ -15,6 +15,13 @@
  * Statements are never run read-only: each one takes a new snapshot where the
  * isolation level allows it, so a row read after a lock was waited for is the
  * row that the lock's last holder committed.
+ *
+ * The library and the installed script may be of different versions: between the
+ * restart with a new library and ALTER EXTENSION UPDATE, or the other way round.
+ * Nothing works on tables that it does not know, so every scope compares first.
+ * An update script locks kappa.subscription before it changes anything, and a
+ * batch has read that table before it writes to any: so what a batch's later
+ * scopes compare holds until its commit.
  */
 #include "postgres.h"
 
@@ -27,16 +34,17 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
 #define EXTENSION_NAME	"pg_kappa"
 
-/* Owner of the extension, InvalidOid where it is not installed here. */
-static Oid
-extension_owner(void)
+/* Version of the extension and its owner; NULL where it is not installed here. */
+static char *
+look_at_extension(Oid *owner)
 {
-	Oid			owner = InvalidOid;
+	char	   *version = NULL;
 	Relation	rel;
 	SysScanDesc scan;
 	ScanKeyData key;
@@ -48,30 +56,87 @@ extension_owner(void)
 	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
-		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	{
+		bool		null;
+
+		*owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+		version = TextDatumGetCString(heap_getattr(tuple, Anum_pg_extension_extversion,
+												   RelationGetDescr(rel), &null));
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return owner;
+	return version;
 }
 
-bool
-catalog_exists(void)
+char *
+catalog_version(void)
 {
-	return OidIsValid(extension_owner());
+	Oid			owner;
+
+	return look_at_extension(&owner);
 }
 
-void
-catalog_begin(CatalogScope *scope)
+CatalogState
+catalog_state(void)
 {
-	Oid			owner = extension_owner();
+	char	   *version = catalog_version();
 
-	if (!OidIsValid(owner))
+	if (version == NULL)
+		return CATALOG_MISSING;
+	return strcmp(version, KAPPA_VERSION) == 0 ? CATALOG_READY : CATALOG_OTHER_VERSION;
+}
+
+/* Versions as 1.0 or 1.10.2, part by part; what is no number counts as 0. */
+static int
+compare_versions(const char *a, const char *b)
+{
+	while (*a || *b)
+	{
+		long		x = strtol(a, NULL, 10);
+		long		y = strtol(b, NULL, 10);
+
+		if (x != y)
+			return x < y ? -1 : 1;
+		a += strcspn(a, ".");
+		b += strcspn(b, ".");
+		a += *a == '.';
+		b += *b == '.';
+	}
+	return 0;
+}
+
+const char *
+version_remedy(const char *installed)
+{
+	if (compare_versions(installed, KAPPA_VERSION) < 0)
+		return "ALTER EXTENSION " EXTENSION_NAME " UPDATE;";
+	return psprintf("-- install %s %s and restart the server: it still runs the library of %s",
+					EXTENSION_NAME, installed, KAPPA_VERSION);
+}
+
+static void
+check_extension(const char *version)
+{
+	if (version == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" is not installed in this database",
 						EXTENSION_NAME),
 				 errhint("Run CREATE EXTENSION %s CASCADE.", EXTENSION_NAME)));
+	if (strcmp(version, KAPPA_VERSION) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"%s\" has version %s in this database, its library version %s",
+						EXTENSION_NAME, version, KAPPA_VERSION),
+				 errhint("%s", version_remedy(version))));
+}
 
+void
+catalog_begin(CatalogScope *scope)
+{
+	Oid			owner = InvalidOid;
+
+	check_extension(look_at_extension(&owner));
 	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
 	SetUserIdAndSecContext(owner,
 						   scope->save_sec_context |

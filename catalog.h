@@ -25,13 +25,32 @@ typedef struct CatalogScope
  * Between these two the current user is the extension's owner, SPI is connected
  * and search_path is pinned.  An ERROR in between is undone by the abort of the
  * (sub)transaction.  catalog_begin fails with 42704 where the extension is not
- * installed in this database.
+ * installed in this database, with 55000 where it is of another version.
  */
 extern void catalog_begin(CatalogScope *scope);
 extern void catalog_end(CatalogScope *scope);
 
-/* Is the extension installed in this database?  (no ERROR) */
-extern bool catalog_exists(void);
+/*
+ * The script's version that this library works with, as the control file's
+ * default_version: a regression test compares.
+ */
+#define KAPPA_VERSION	"1.0"
+
+typedef enum CatalogState
+{
+	CATALOG_MISSING,
+	CATALOG_OTHER_VERSION,		/* installed, but its tables may not be as we know them */
+	CATALOG_READY
+} CatalogState;
+
+/* Of this database, as seen by a new look at pg_extension (no ERROR). */
+extern CatalogState catalog_state(void);
+
+/* The installed version, palloc'd; NULL: the extension is not installed. */
+extern char *catalog_version(void);
+
+/* What to type so that an installed version and ours become the same. */
+extern const char *version_remedy(const char *installed);
 
 /*
  * SPI_execute_with_args with the arguments given as (type oid, Datum, is null)

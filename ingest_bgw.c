@@ -264,7 +264,7 @@ commit(void)
 
 /*
  * Woken while nothing came: is it us whom a control function means?  DROP
- * EXTENSION wakes nobody, so we look from time to time as well.
+ * and ALTER EXTENSION wake nobody, so we look from time to time as well.
  */
 static void
 reread_definition(void)
@@ -285,11 +285,18 @@ load_definition(void)
 {
 	MemoryContext old;
 
+	CatalogState state;
+
 	begin();
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	worker.sub = catalog_exists() ? subscription_by_id(worker.me.subscription, true) : NULL;
+	state = catalog_state();
+	if (state == CATALOG_READY)
+		worker.sub = subscription_by_id(worker.me.subscription, true);
 	MemoryContextSwitchTo(old);
 	commit();
+	/* the launcher shall know, so as to look for the next ALTER EXTENSION */
+	if (state == CATALOG_OTHER_VERSION)
+		request_database(MyDatabaseId);
 	if (worker.sub == NULL || !worker.sub->enabled || worker.sub->foreign_identity ||
 		worker.me.worker >= worker.sub->workers)
 		leave_unwanted();

@@ -11,7 +11,9 @@
  *
  * At start every connectable database is looked at once.  Later a commit that
  * changed a definition asks for its database (shmem.c); once a minute the databases
- * known to have the extension are looked at again, in case a notice was lost.
+ * known to have the extension are looked at again, in case a notice was lost.  Where
+ * the extension is of another version than this library nothing runs until ALTER
+ * EXTENSION UPDATE; that is looked for every few seconds.
  *
  * Neither process holds a transaction or snapshot while it waits.  Nothing here is
  * lost in a crash: it is all made anew from the tables.
@@ -24,6 +26,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -44,6 +47,7 @@
 #include "subscription.h"
 
 #define POLL_MS			60000	/* known databases are looked at this often */
+#define UPDATE_POLL_MS	3000	/* those that wait for ALTER EXTENSION UPDATE, which wakes nobody */
 #define NO_PROCESS_MS	2000	/* until we ask for a process again */
 #define DIED_BASE_MS	1000
 #define DIED_MAX_MS		60000
@@ -95,12 +99,24 @@ pin_settings(void)
 
 /* ---------------------------------------------------------------- scout */
 
+/* Once for each database and start of the server: the view says so all the time. */
+static void
+complain_of_version(void)
+{
+	char	   *version = catalog_version();
+
+	ereport(LOG,
+			(errmsg("no pg_kappa worker runs in database \"%s\": the extension has version %s, its library version %s",
+					get_database_name(MyDatabaseId), version, KAPPA_VERSION),
+			 errhint("%s", version_remedy(version))));
+}
+
 void
 pg_kappa_scout_main(Datum arg)
 {
 	Oid			database = DatumGetObjectId(arg);
 	List	   *wanted = NIL;
-	bool		installed;
+	CatalogState state;
 	int			missing;
 
 	pqsignal(SIGTERM, die);
@@ -109,11 +125,12 @@ pg_kappa_scout_main(Datum arg)
 	pin_settings();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	installed = catalog_exists();
-	if (installed)
+	state = catalog_state();
+	if (state == CATALOG_READY)
 		wanted = subscriptions_to_run();
 	missing = want_workers(database, wanted);
-	remember_database(database, installed);
+	if (remember_database(database, state != CATALOG_MISSING, state == CATALOG_OTHER_VERSION))
+		complain_of_version();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	if (missing > 0)
@@ -132,6 +149,7 @@ typedef struct Launcher
 	Oid			scouted;
 	List	   *databases;		/* waiting for a scout, oids */
 	TimestampTz next_poll;
+	TimestampTz next_update_poll;
 	TimestampTz scout_retry;
 	TimestampTz last_complaint;
 } Launcher;
@@ -204,7 +222,7 @@ take_requests(Launcher *launcher)
 		else
 		{
 			want_workers(database, NIL);
-			remember_database(database, false);
+			(void) remember_database(database, false, false);
 		}
 		list_free(all);
 	}
@@ -298,9 +316,13 @@ serve_all(Launcher *launcher)
 
 	if (now >= launcher->next_poll)
 	{
-		request_known_databases();
+		(void) request_known_databases(true);
 		launcher->next_poll = TimestampTzPlusMilliseconds(now, POLL_MS);
 	}
+	if (now >= launcher->next_update_poll && request_known_databases(false))
+		launcher->next_update_poll = TimestampTzPlusMilliseconds(now, UPDATE_POLL_MS);
+	if (launcher->next_update_poll > now)
+		next = Min(next, launcher->next_update_poll);
 	take_requests(launcher);
 	run_scouts(launcher, now);
 	if (launcher->databases != NIL && launcher->scout == NULL)

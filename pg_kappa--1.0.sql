@@ -398,6 +398,13 @@ AS 'MODULE_PATHNAME', 'kappa_made_here'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION kappa.made_here(bigint, oid) IS 'Internal: whether a definition was enabled in this cluster and database';
 
+-- Called by the views of every version: its name and columns never change.
+CREATE FUNCTION kappa.version_differs(OUT reason text, OUT next_step text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'kappa_version_differs'
+LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION kappa.version_differs() IS 'Internal: why no worker runs on this version of the extension, and what to type; NULLs: workers run';
+
 CREATE FUNCTION kappa.worker_slots(
 	OUT subscription integer,
 	OUT worker integer,
@@ -505,6 +512,7 @@ SELECT s.name,
             WHEN 'waiting_for_worker' THEN
                 CASE WHEN NOT kappa.preloaded() THEN 'pg_kappa is not in shared_preload_libraries'
                      WHEN pg_catalog.pg_is_in_recovery() THEN 'the server is in recovery'
+                     WHEN d.reason IS NOT NULL THEN d.reason
                      WHEN k.worker IS NULL AND kappa.lacks_process()
                      THEN 'no free background worker process: raise max_worker_processes'
                      WHEN k.worker IS NULL THEN 'no worker slot yet'
@@ -523,6 +531,7 @@ SELECT s.name,
  CROSS JOIN LATERAL (
         SELECT (u.n - 1)::integer AS worker
           FROM pg_catalog.unnest(pg_catalog.array_fill(0, ARRAY[s.workers])) WITH ORDINALITY AS u(zero, n)) w
+ CROSS JOIN kappa.version_differs() d
   LEFT JOIN kappa.worker_slots() k ON k.subscription = s.id AND k.worker = w.worker
  CROSS JOIN LATERAL (
         SELECT pg_catalog.count(*) AS parts,
@@ -612,6 +621,7 @@ SELECT s.name,
                  WHERE g.name = 'shared_preload_libraries' AND l.library <> ''::text
                 HAVING pg_catalog.count(*) > 0::bigint),    -- pg_settings hides it from most roles
                 '-- ask a superuser to add pg_kappa to shared_preload_libraries and to restart the server')
+            WHEN d.next_step IS NOT NULL THEN d.next_step
             WHEN w.since < pg_catalog.now() - '10 seconds'::interval THEN (
                 SELECT pg_catalog.format('ALTER SYSTEM SET %s = %s; -- then restart the server',
                                          g.name, g.setting::bigint + w.waiting)
@@ -670,6 +680,7 @@ SELECT s.name,
                CASE WHEN pg_catalog.bool_and(p.lag IS NOT NULL) THEN pg_catalog.sum(p.lag)::bigint END AS lag
           FROM kappa.stat_partition p
          GROUP BY p.name) b ON b.name = s.name
+ CROSS JOIN kappa.version_differs() d
  CROSS JOIN LATERAL (SELECT NOT kappa.made_here(s.system_identifier, s.database_oid) AS copied) i
  CROSS JOIN LATERAL (
         SELECT i.copied,

@@ -51,6 +51,12 @@ typedef struct SharedSlot
 	int64		rate_rows;		/* mutex: since rate_start */
 } SharedSlot;
 
+typedef struct KnownDatabase
+{
+	Oid			database;
+	bool		other_version;	/* of the extension than ours */
+} KnownDatabase;
+
 typedef struct SharedState
 {
 	LWLock	   *lock;
@@ -60,7 +66,7 @@ typedef struct SharedState
 	Oid			requests[MAX_REQUESTS];
 	bool		overflow;		/* lock: more requests than fit: look everywhere */
 	int			nknown;			/* lock */
-	Oid			known[MAX_KNOWN];
+	KnownDatabase known[MAX_KNOWN];
 	int			nslots;
 	SharedSlot	slots[FLEXIBLE_ARRAY_MEMBER];
 } SharedState;
@@ -604,33 +610,44 @@ done:
 	LWLockRelease(shared->lock);
 }
 
-void
-remember_database(Oid database, bool installed)
+bool
+remember_database(Oid database, bool installed, bool other_version)
 {
 	int			i = 0;
+	bool		news = other_version;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	while (i < shared->nknown && shared->known[i] != database)
+	while (i < shared->nknown && shared->known[i].database != database)
 		i++;
-	if (installed && i == shared->nknown && i < MAX_KNOWN)
-		shared->known[shared->nknown++] = database;
-	else if (!installed && i < shared->nknown)
+	if (!installed && i < shared->nknown)
 		shared->known[i] = shared->known[--shared->nknown];
+	else if (installed && i < MAX_KNOWN)
+	{
+		if (i == shared->nknown)
+			shared->nknown++;
+		else if (shared->known[i].other_version)
+			news = false;
+		shared->known[i].database = database;
+		shared->known[i].other_version = other_version;
+	}
 	LWLockRelease(shared->lock);
+	return news;
 }
 
-void
-request_known_databases(void)
+bool
+request_known_databases(bool all)
 {
 	Oid			known[MAX_KNOWN];
-	int			n;
+	int			n = 0;
 
 	LWLockAcquire(shared->lock, LW_SHARED);
-	n = shared->nknown;
-	memcpy(known, shared->known, sizeof(Oid) * n);
+	for (int i = 0; i < shared->nknown; i++)
+		if (all || shared->known[i].other_version)
+			known[n++] = shared->known[i].database;
 	LWLockRelease(shared->lock);
 	for (int i = 0; i < n; i++)
 		request_database(known[i]);
+	return n > 0;
 }
 
 static void

@@ -111,9 +111,13 @@ typedef struct SubscriptionWorkers
 extern int	want_workers(Oid database, List *subscriptions);
 extern void request_database(Oid database);
 
-/* Databases that a scout found the extension in; the launcher looks at them again. */
-extern void remember_database(Oid database, bool installed);
-extern void request_known_databases(void);
+/*
+ * Databases that a scout found the extension in; the launcher looks at them again,
+ * sooner at those with another version than ours.  The first returns true where
+ * that version is news, the second where it has requested any.
+ */
+extern bool remember_database(Oid database, bool installed, bool other_version);
+extern bool request_known_databases(bool all);
 
 /* A worker's own slot. */
 extern bool worker_slot_attach(int index, WorkerSlot *copy);

@@ -365,7 +365,7 @@ touch_subscription(int32 id)
 
 /*
  * Read before every batch, so its plan is kept.  -1: gone, disabled, or the
- * extension itself is.
+ * extension itself is gone or of another version.
  */
 int64
 subscription_generation(int32 id)
@@ -377,7 +377,7 @@ subscription_generation(int32 id)
 	int64		generation = -1;
 	bool		null;
 
-	if (!catalog_exists())
+	if (catalog_state() != CATALOG_READY)
 		return -1;
 	catalog_begin(&scope);
 	if (plan == NULL)

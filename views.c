@@ -11,6 +11,10 @@
  * under shmem.c's locks, one at a time, and is done.  Nobody waits for a worker,
  * nobody calls a broker.  What is unknown is NULL.
  *
+ * Views of another version's script call these functions too (catalog.c): version,
+ * version_differs, preloaded, lacks_process and made_here keep their arguments and
+ * results for ever, the others have nothing to tell there.
+ *
  * Rights: a view checks EXECUTE of its functions as the caller, so all of these
  * are PUBLIC's.  Numbers of other people's subscriptions are no secret; the
  * texts of a slot may quote data, so worker_slots() returns only the slots of
@@ -37,15 +41,13 @@
 #include "kafka_client.h"
 #include "shmem.h"
 
-/* Must be the control file's default_version: a regression test compares. */
-#define KAPPA_LIBRARY_VERSION	"1.0"
-
 /* librdkafka's numbers are 0xMMmmrrpp; its minor versions are what matters. */
 #define KAFKA_MINOR(major, minor)	(((major) << 8) | (minor))
 
 PG_FUNCTION_INFO_V1(kappa_preloaded);
 PG_FUNCTION_INFO_V1(kappa_lacks_process);
 PG_FUNCTION_INFO_V1(kappa_made_here);
+PG_FUNCTION_INFO_V1(kappa_version_differs);
 PG_FUNCTION_INFO_V1(kappa_worker_slots);
 PG_FUNCTION_INFO_V1(kappa_partition_status);
 PG_FUNCTION_INFO_V1(kappa_version);
@@ -81,6 +83,27 @@ kappa_made_here(PG_FUNCTION_ARGS)
 
 	PG_RETURN_BOOL(system_identifier == GetSystemIdentifier() &&
 				   database == MyDatabaseId);
+}
+
+/* Why no worker runs on this database's script, and what to type; NULLs: it is ours. */
+Datum
+kappa_version_differs(PG_FUNCTION_ARGS)
+{
+	char	   *installed = catalog_version();
+	TupleDesc	desc;
+	Datum		values[2] = {0};
+	bool		nulls[2] = {true, true};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (strcmp(installed, KAPPA_VERSION) != 0)
+	{
+		values[0] = CStringGetTextDatum(psprintf("the extension has version %s, its library version %s",
+												 installed, KAPPA_VERSION));
+		values[1] = CStringGetTextDatum(version_remedy(installed));
+		nulls[0] = nulls[1] = false;
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 static const char *
@@ -198,7 +221,7 @@ kappa_worker_slots(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	slots = worker_slots(MyDatabaseId, &nslots);
-	if (nslots == 0)
+	if (nslots == 0 || catalog_state() != CATALOG_READY)
 		return (Datum) 0;
 	owners = load_owners(&nowners);
 	for (i = 0; i < nslots; i++)
@@ -221,8 +244,8 @@ kappa_partition_status(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (!partition_status(MyDatabaseId, PG_GETARG_INT32(0), PG_GETARG_INT32(1),
-						  &status))
+	if (catalog_state() != CATALOG_READY ||
+		!partition_status(MyDatabaseId, PG_GETARG_INT32(0), PG_GETARG_INT32(1), &status))
 		PG_RETURN_NULL();
 
 	values[0] = Int64GetDatum(status.high_watermark);
@@ -248,24 +271,6 @@ put_fact(ReturnSetInfo *rsinfo, const char *item, const char *value,
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* The version that CREATE or ALTER EXTENSION made; readable by everybody. */
-static char *
-installed_version(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	char	   *version = NULL;
-
-	SPI_connect();
-	if (SPI_execute("SELECT extversion FROM pg_catalog.pg_extension"
-					" WHERE extname OPERATOR(pg_catalog.=) 'pg_kappa'",
-					true, 1) == SPI_OK_SELECT && SPI_processed == 1)
-		version = MemoryContextStrdup(context,
-									  SPI_getvalue(SPI_tuptable->vals[0],
-												   SPI_tuptable->tupdesc, 1));
-	SPI_finish();
-	return version ? version : pstrdup("none");
-}
-
 /* What depends on the librdkafka that is linked at run time. */
 static void
 put_library_facts(ReturnSetInfo *rsinfo)
@@ -289,15 +294,14 @@ Datum
 kappa_version(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *installed = installed_version();
-	bool		same = strcmp(installed, KAPPA_LIBRARY_VERSION) == 0;
+	char	   *installed = catalog_version();
 
 	InitMaterializedSRF(fcinfo, 0);
-	put_fact(rsinfo, "library", KAPPA_LIBRARY_VERSION,
+	put_fact(rsinfo, "library", KAPPA_VERSION,
 			 "pg_kappa, compiled for PostgreSQL " PG_VERSION);
 	put_fact(rsinfo, "extension", installed,
-			 same ? "same as the library" :
-			 "not the library's: ALTER EXTENSION pg_kappa UPDATE");
+			 strcmp(installed, KAPPA_VERSION) == 0 ? "same as the library" :
+			 version_remedy(installed));
 	put_fact(rsinfo, "server",
 			 GetConfigOption("server_version", false, false),
 			 "PostgreSQL 15 to 18 are supported");
