@@ -13,7 +13,7 @@
  * changed a definition asks for its database (shmem.c); once a minute the databases
  * known to have the extension are looked at again, in case a notice was lost.  Where
  * the extension is of another version than this library nothing runs until ALTER
- * EXTENSION UPDATE; that is looked for every few seconds.
+ * EXTENSION UPDATE; that is looked for every second.
  *
  * Neither process holds a transaction or snapshot while it waits.  Nothing here is
  * lost in a crash: it is all made anew from the tables.
@@ -47,7 +47,7 @@
 #include "subscription.h"
 
 #define POLL_MS			60000	/* known databases are looked at this often */
-#define UPDATE_POLL_MS	3000	/* those that wait for ALTER EXTENSION UPDATE, which wakes nobody */
+#define UPDATE_POLL_MS	1000	/* those that wait for ALTER EXTENSION UPDATE, which wakes nobody */
 #define NO_PROCESS_MS	2000	/* until we ask for a process again */
 #define DIED_BASE_MS	1000
 #define DIED_MAX_MS		60000

@@ -114,15 +114,17 @@ sub kappa_server
 }
 
 # Is what the table and the dead letters hold exactly what Kafka holds?  Options
-# as test/oracle/compare has them.  Returns (1 or 0, what it said).
+# as test/oracle/compare has them, and database.  Returns (1 or 0, what it said).
 sub oracle_compare
 {
 	my ($node, $topic, %options) = @_;
 	my $lines = "$scratch/tap_lines";
 	my ($out, $err);
 
+	my $database = delete $options{database} // 'postgres';
+
 	tool('oracle', '--topic', $topic, '--out', $lines);
-	local %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres');
+	local %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => $database);
 	my $same = IPC::Run::run(
 		[ "$test/oracle/compare", '--lines', $lines, map { ("--$_", $options{$_}) } sort keys %options ],
 		'>', \$out, '2>', \$err);
