@@ -7,9 +7,12 @@
 # stored.  Each round produces some, kills when a random part of them has arrived,
 # starts again what does not start itself, and compares all rows and dead letters.
 # Half of the rounds kill while messages come in, half while a backlog of many
-# small batches is caught up, when hardly a moment is outside a batch.
+# small batches is caught up, when hardly a moment is outside a batch.  Topic and
+# table are new every ten rounds: all of a topic is compared after each of them.
 #
-#   KAPPA_SEED=N replays a run's choices, KAPPA_KILLS=N changes their number.
+#   KAPPA_SEED=N replays a run's choices, KAPPA_KILLS=N changes their number,
+#   KAPPA_KILL_MESSAGES=N that of a round's messages.  ./check --long sets 200 and
+#   60,000: 12 million messages, of which some 10 million are committed.
 
 use strict;
 use warnings;
@@ -22,18 +25,35 @@ use Time::HiRes qw(time usleep);
 
 my $seed = seed();
 my $kills = $ENV{KAPPA_KILLS} // 20;
-my $live = 4000;
-my $backlog = 30_000;
+my $live = $ENV{KAPPA_KILL_MESSAGES} // 4000;
+my $backlog = $ENV{KAPPA_KILL_MESSAGES} // 30_000;
+my $rate = $live > 4000 ? $live / 3 : $live;	# a second or three
 
 my $address = broker_start();
-tool('create', 'plain', 3);
 my $node = kappa_node('kill');
+my $topic;
 kappa_server($node, $address);
-$node->safe_psql('postgres', q{
-	CREATE TABLE plain (kafka_partition integer, kafka_offset bigint, kafka_key bytea, value text);
-	SELECT kappa.subscribe(name => 'plain', server => 'main', topic => 'plain', target => 'public.plain',
-		format => 'text', workers => 2, batch_rows => 200);
-});
+
+sub begin_topic
+{
+	my ($number) = @_;
+
+	$topic = "plain$number";
+	tool('create', $topic, 3);
+	$node->safe_psql('postgres', qq{
+		CREATE TABLE plain (kafka_partition integer, kafka_offset bigint, kafka_key bytea, value text);
+		SELECT kappa.subscribe(name => 'plain', server => 'main', topic => '$topic', target => 'public.plain',
+			format => 'text', workers => 2, batch_rows => 200);
+	});
+}
+
+sub end_topic
+{
+	is( $node->safe_psql('postgres', "SELECT count(*), bool_and(balanced) FROM kappa.balance WHERE name = 'plain'"),
+		'3|t', "$topic: kappa.balance agrees");
+	$node->safe_psql('postgres', "SELECT kappa.unsubscribe('plain', force => true); DROP TABLE plain");
+	tool('delete', $topic);
+}
 
 # Rows and dead letters, by the tables alone
 sub arrived
@@ -95,7 +115,7 @@ sub produce
 {
 	my ($round, $messages, @pace) = @_;
 
-	return tool_async('produce', '--seed', $seed + $round, '--topic', 'plain', '--kind', 'plain',
+	return tool_async('produce', '--seed', $seed + $round, '--topic', $topic, '--kind', 'plain',
 		'--messages', $messages, '--broken', 2, '--transactional', '--transaction-size', $messages / 20,
 		'--abort-percent', 15, @pace);
 }
@@ -106,7 +126,7 @@ sub while_they_come
 	my ($round, $before) = @_;
 	my $wanted = $before + 1 + pick(int($live / 2));
 	my $microseconds = pick(30_000);
-	my $producer = produce($round, $live, '--rate', $live);	# for a second
+	my $producer = produce($round, $live, '--rate', $rate);
 
 	poll_until(60, sub { arrived() >= $wanted }) or return;
 	usleep($microseconds);
@@ -129,9 +149,11 @@ sub while_catching_up
 
 my $started = time();
 my $total = 0;
+my $compared = 0;
 my $inside = 0;
 for my $round (1 .. $kills)
 {
+	begin_topic(($round - 1) / 10) if $round % 10 == 1;
 	my $victim = $names[ pick(scalar @names) ];
 	my $way = pick(2) ? \&while_catching_up : \&while_they_come;
 	my $before = arrived();
@@ -142,17 +164,15 @@ for my $round (1 .. $kills)
 	ok(poll_until(60, $victims{$victim}), "round $round: kill the $victim after " . ($seen - $before) . ' messages')
 	  or last;
 	waitpid $producer, 0;
-	poll_until(60, sub {
-		($total) = tool('oracle', '--topic', 'plain') =~ /messages=(\d+)/;
-		return arrived() >= $total; });
+	poll_until(60, sub { ($total) = tool('oracle', '--topic', $topic) =~ /messages=(\d+)/ });
+	poll_until(90, sub { arrived() >= $total });
 	$inside++ if $seen < $total;
-	my ($same, $said) = oracle_compare($node, 'plain', table => 'plain', name => 'plain');
+	my ($same, $said) = oracle_compare($node, $topic, table => 'plain', name => 'plain');
 	ok($same, "round $round ($victim): $said") or last;
+	$compared += $total, end_topic() if $round % 10 == 0 || $round == $kills;
 }
 
 cmp_ok($inside, '>=', $kills / 2, "$inside of $kills kills came before all had arrived");
-is( $node->safe_psql('postgres', "SELECT count(*), bool_and(balanced) FROM kappa.balance WHERE name = 'plain'"),
-	'3|t', 'kappa.balance agrees');
-note(sprintf('%d kills in %.0f s', $kills, time() - $started));
+note(sprintf('%d kills, %d messages committed and compared, in %.0f s', $kills, $compared, time() - $started));
 $node->stop;
 done_testing();
