@@ -376,6 +376,8 @@ sql("ALTER ROLE ALL IN DATABASE hostile SET statement_timeout = '1ms'; ALTER ROL
 sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'pg_kappa%'");
 ok(poll_until(30, sub { workers('hostile') == 2 && workers('mild') == 2 }), 'workers start under hostile settings');
 tool('send', 'hostile', 0, '-', $_) for @values;
+# which shall not end our own sessions
+$ENV{PGOPTIONS} = '-c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c statement_timeout=0 -c lock_timeout=0';
 my $looks = 'SET search_path = pg_catalog; SET statement_timeout = 0; SET ROLE postgres; ';
 for my $name ('got', 'by_sql')
 {
@@ -391,6 +393,7 @@ for my $name ('got', 'by_sql')
 	  or diag(map { "$_\n" } map { (split /\n/, $mild)[$_], (split /\n/, $harsh)[$_] // '' } grep { defined } @differ[ 0 .. 3 ]);
 }
 
+delete $ENV{PGOPTIONS};
 sql("DROP DATABASE $_ WITH (FORCE)") for 'mild', 'hostile';
 
 # ---------------------------------------------------------------- things go away under the worker, at every point (F30, F31)
@@ -424,6 +427,7 @@ sub go_away
 	s/WHAT/$what/ for grep { defined } $see[0], $then[0];
 
 	create_database($db);
+	sql('REVOKE heir FROM app');
 	sql("CREATE SCHEMA app AUTHORIZATION app; GRANT USAGE ON FOREIGN SERVER main TO app; SET ROLE app; CREATE TABLE app.away $plain", $db);
 	sql("ALTER DATABASE $db SET kappa.fault = '$point:stop'") if $point ne 'start';
 	sql("SET ROLE app; SELECT kappa.subscribe('away', 'main', 'away', 'app.away', format => 'text', batch_rows => 70)", $db);
@@ -498,7 +502,8 @@ intact('renamed', 'twin', 'twin', database => 'idler');
 my $broker = slurp_file("$ENV{SCRATCH}/kafka_034_ddl_faults/pid") + 0;
 kill 'STOP', $broker;
 my @pids = workers('postgres');
-sql("CREATE DATABASE empty");
+sql('CREATE DATABASE empty');
+sql('CHECKPOINT');	# DROP DATABASE makes one, and writing is not what is measured
 takes(1, 'broker frozen: DROP DATABASE elsewhere', 'DROP DATABASE empty');
 takes(5, 'broker frozen: DROP DATABASE WITH (FORCE)', 'DROP DATABASE cut WITH (FORCE)');
 takes(2, 'broker frozen: DDL on a target', 'ALTER TABLE twin ADD more int');
