@@ -1,7 +1,7 @@
 # Two write paths, one result: the same stream of messages through the fast path
 # and through every kind of target that needs SQL gives the same rows and the
-# same dead letters, and triggers fire as an INSERT fires them.  Then DDL beside
-# a worker under load, and a snapshot that is held while 2,000 batches commit.
+# same dead letters, and triggers fire as an INSERT fires them.  Then a snapshot
+# that is held while 2,000 batches commit.  (DDL beside a worker: 034_ddl_faults.pl)
 #
 #   KAPPA_SEED=N replays a run's choices.
 
@@ -258,72 +258,6 @@ ok(poll_until(10, sub { sql("SELECT n_tup_ins >= $stored AND n_mod_since_analyze
 	FROM pg_stat_user_tables WHERE relname = 'plain'") eq 't' }), 'the statistics count the inserts, so autovacuum sees them');
 sql(map { "SELECT kappa.unsubscribe('$_', force => true);" } sort keys %targets);
 
-# ---------------------------------------------------------------- DDL beside a worker
-
-# Seconds that a statement took; its own work is small here, so that is waiting.
-sub waits
-{
-	my ($what, $statement) = @_;
-	my $begin = time();
-	my ($code, $out, $err) = $node->psql('postgres', $statement);
-
-	cmp_ok(time() - $begin, '<', 2, sprintf('%s takes %.2f s beside the worker', $what, time() - $begin));
-	is($code, 0, "$what succeeds") or diag($err);
-}
-
-sub consumed { return sql("SELECT sum(consumed) FROM kappa.balance WHERE name = '$_[0]'"); }
-
-sub same_as_kafka
-{
-	my ($name, $table, $seconds) = @_;
-	my ($wanted) = tool('oracle', '--topic', $name) =~ /messages=(\d+)/;
-
-	ok(poll_until($seconds, sub { sql("SELECT sum(stored + dead_lettered) FROM kappa.balance WHERE name = '$table'") >= $wanted }),
-		"$table: all arrives") or diag(sql("SELECT status, reason FROM kappa.subscriptions WHERE name = '$table'"));
-	my ($same, $said) = oracle_compare($node, $name, table => "all_$table", name => $table);
-	ok($same, "$table: $said");
-}
-
-my $plain = '(kafka_partition int, kafka_offset bigint, kafka_key bytea, value text)';
-tool('create', 'load', 3);
-sql("CREATE TABLE ddl $plain; CREATE TABLE saved (LIKE ddl);
-	CREATE VIEW all_ddl AS SELECT kafka_partition, kafka_offset, kafka_key, value FROM ddl UNION ALL SELECT * FROM saved;
-	CREATE TABLE parted $plain PARTITION BY RANGE (kafka_offset);
-	CREATE TABLE first PARTITION OF parted FOR VALUES FROM (0) TO (500);
-	CREATE TABLE rest PARTITION OF parted DEFAULT; CREATE TABLE next (LIKE parted);
-	CREATE VIEW all_parted AS SELECT * FROM parted;",
-	map { "SELECT kappa.subscribe(name => '$_', server => 'main', topic => 'load', target => 'public.$_', format => 'text');" }
-	'ddl', 'parted');
-my $producer = tool_async('produce', '--seed', $seed, '--topic', 'load', '--kind', 'plain', '--seconds', 25, '--rate', 2000, '--broken', 2);
-ok(poll_until(30, sub { consumed('parted') > 3000 && sql('SELECT min(next_offset) > 500 FROM kappa.stat_partition') eq 't' }), 'the load runs');
-waits(@$_) for (
-	[ 'ADD COLUMN', 'ALTER TABLE ddl ADD extra int DEFAULT 1' ],
-	[ 'RENAME COLUMN', 'ALTER TABLE ddl RENAME extra TO more' ],
-	[ 'ALTER TYPE', 'ALTER TABLE ddl ALTER more TYPE bigint' ],
-	[ 'ADD CHECK', 'ALTER TABLE ddl ADD CHECK (more > 0)' ],
-	[ 'SET NOT NULL', 'ALTER TABLE ddl ALTER more SET NOT NULL' ],
-	[ 'CREATE INDEX', 'CREATE INDEX ON ddl (more)' ],
-	[ 'CREATE INDEX CONCURRENTLY', 'CREATE INDEX CONCURRENTLY ON ddl (kafka_offset)' ],
-	[ 'VACUUM FULL', 'VACUUM FULL ddl' ],
-	[ 'DROP COLUMN', 'ALTER TABLE ddl DROP more' ],
-	[ 'TRUNCATE', 'BEGIN; LOCK TABLE ddl; INSERT INTO saved SELECT * FROM ddl; TRUNCATE ddl; COMMIT' ],
-	[ 'DETACH PARTITION', 'ALTER TABLE parted DETACH PARTITION first' ],
-	[ 'ATTACH PARTITION', 'ALTER TABLE parted ATTACH PARTITION first FOR VALUES FROM (0) TO (500)' ],
-	[ 'ATTACH a new one', 'ALTER TABLE parted ATTACH PARTITION next FOR VALUES FROM (1000000) TO (MAXVALUE)' ]);
-my ($waited) = split /\n/, sql(q{BEGIN; SELECT clock_timestamp() AS before \gset
-	LOCK TABLE ddl; SELECT extract(epoch FROM clock_timestamp() - :'before'); SELECT pg_sleep(3); COMMIT});
-cmp_ok($waited, '<', 2, "LOCK TABLE waits $waited s");
-
-# The column that the messages need is gone: a stop, and what it says to do mends it
-sql('ALTER TABLE ddl RENAME value TO elsewhere');
-my $stopped = poll_until(20, sub { sql("SELECT status = 'stopped' AND reason LIKE 'schema: %' FROM kappa.subscriptions WHERE name = 'ddl'") eq 't' });
-ok($stopped, 'a column that is needed goes: stopped for schema') or diag(sql("SELECT status, reason FROM kappa.subscriptions WHERE name = 'ddl'"));
-sql('ALTER TABLE ddl RENAME elsewhere TO value');
-sql(sql("SELECT next_step FROM kappa.subscriptions WHERE name = 'ddl'")) if $stopped;
-waitpid $producer, 0;
-same_as_kafka('load', $_, 60) for 'ddl', 'parted';
-sql(map { "SELECT kappa.unsubscribe('$_', force => true);" } 'ddl', 'parted');
-
 # ---------------------------------------------------------------- a held snapshot
 
 # Pages of kappa.position and of its index, blocks of both touched until now, commits
@@ -349,7 +283,7 @@ sub batches
 }
 
 tool('create', 'held', 1);
-sql("CREATE TABLE held $plain; SELECT kappa.subscribe(name => 'held', server => 'main', topic => 'held', target => 'public.held', format => 'text',
+sql("CREATE TABLE held (kafka_partition int, kafka_offset bigint, kafka_key bytea, value text); SELECT kappa.subscribe(name => 'held', server => 'main', topic => 'held', target => 'public.held', format => 'text',
 	batch_rows => 10, batch_wait => '0')");
 sql('ALTER TABLE kappa.position SET (autovacuum_enabled = off)');
 sql('VACUUM FULL kappa.position');
