@@ -6,6 +6,7 @@
  * unescaped text is no longer than its span and valid UTF-8, a plan never
  * changes what is accepted, integers print back to what was read.
  */
+#include "core/address.h"
 #include "core/csv.h"
 #include "core/json.h"
 #include "core/scalar.h"
@@ -212,6 +213,20 @@ fuzz_csv(const CsvFormat *format, const char *text, size_t size)
 	}
 }
 
+/* Only a blank list, a star or the very host lets one through. */
+static void
+fuzz_address(const char *text, size_t size)
+{
+	char	   *list = malloc(size + 1);
+
+	if (size > 0)
+		memcpy(list, text, size);
+	list[size] = '\0';
+	if (address_allowed(list, "h", "9"))
+		REQUIRE(list[strspn(list, " \t,")] == '\0' || strpbrk(list, "*hH") != NULL);
+	free(list);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -228,7 +243,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	switch (data[0] % 8)
 	{
 		case 0:
-			fuzz_path(text, size);
+			if (data[0] & 8)
+				fuzz_address(text, size);
+			else
+				fuzz_path(text, size);
 			break;
 		case 1:
 			fuzz_numbers(text, size);
