@@ -5,15 +5,21 @@
 # into a twin table, alone; its error must be the dead letter's SQLSTATE.  The
 # oracle for CSV is COPY.  Every type meets every value, also those that do not
 # suit it.  Good documents stand between, so that never more than half are bad.
+#
+# At the end generated values (RandomValue), as JSON and as CSV, under settings of the
+# server that the worker must not follow.  KAPPA_SEED replays them, KAPPA_VALUES says how many.
 
 use strict;
 use warnings;
 use utf8;
 
 use FormatTest;
+use KappaTest qw(seed pick);
 use PostgreSQL::Test::Utils;
+use RandomValue;
 use Test::More;
 
+seed();
 my $node = start('formats');
 
 sql(q{
@@ -32,20 +38,26 @@ sql(q{
 
 	CREATE TABLE document (n bigint PRIMARY KEY, doc text);
 	CREATE TABLE expected_dead (t text, n bigint, sqlstate text, error text);
-	CREATE FUNCTION make_twin(name text) RETURNS void LANGUAGE plpgsql SET timezone = 'UTC' AS $$
-	DECLARE
-		d document;
+	-- one function a table: planned once, not for each document
+	CREATE FUNCTION make_twin(name text) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
 		EXECUTE format('CREATE TABLE %s_twin (LIKE %1$s INCLUDING CONSTRAINTS)', name);
-		FOR d IN SELECT * FROM document ORDER BY n LOOP
+		EXECUTE format($make$
+			CREATE FUNCTION %s_fill() RETURNS void LANGUAGE plpgsql
+				SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' AS $fill$
+			DECLARE
+				d document;
 			BEGIN
-				EXECUTE format('INSERT INTO %s_twin SELECT r.* FROM
-					jsonb_populate_record(NULL::%1$s, $1::jsonb || jsonb_build_object(''kafka_offset'', $2)) r', name)
-					USING d.doc, d.n;
-			EXCEPTION WHEN OTHERS THEN
-				INSERT INTO expected_dead VALUES (name, d.n, SQLSTATE, SQLERRM);
-			END;
-		END LOOP;
+				FOR d IN SELECT * FROM document ORDER BY n LOOP
+					BEGIN
+						INSERT INTO %1$s_twin SELECT r.* FROM
+							jsonb_populate_record(NULL::%1$s, d.doc::jsonb || jsonb_build_object('kafka_offset', d.n)) r;
+					EXCEPTION WHEN OTHERS THEN
+						INSERT INTO expected_dead VALUES (%1$L, d.n, SQLSTATE, SQLERRM);
+					END;
+				END LOOP;
+			END $fill$ $make$, name);
+		EXECUTE format('SELECT %s_fill()', name);
 	END $$;
 });
 
@@ -65,8 +77,16 @@ sub same_as_sql
 	my ($name, $shown, @documents) = @_;
 
 	set_documents(@documents);
-	sql("SELECT make_twin('$name')");
 	consume($name, [ map { bytes($_) } @documents ]);
+	is_twin($name, $shown);
+}
+
+# Rows and dead letters as jsonb_populate_record makes them of table document
+sub is_twin
+{
+	my ($name, $shown) = @_;
+
+	sql("SELECT make_twin('$name')");
 	is_rows("SELECT kafka_offset, $shown FROM $name t", "SELECT kafka_offset, $shown FROM ${name}_twin t",
 		"$name: the rows that jsonb_populate_record gives");
 	is_rows("SELECT d.kafka_offset, d.sqlstate, left(doc, 200) FROM kappa.dead_letters d JOIN document ON n = kafka_offset WHERE name = '$name'",
@@ -297,6 +317,76 @@ for my $options ('{"delimiter": ",,"}', '{"quote": ""}', '{"header": 1}', '{"del
 {
 	isnt(fails("SELECT kappa.subscribe('bad_csv', 'main', 'csv_header', 'csv_header', format => 'csv', options => " . quote($options) . ')'),
 		'', "csv: options $options are refused");
+}
+
+# ---------------------------------------------------------------- generated values
+
+# Each column of each document is of one type.  What is compared is also what the
+# types' send functions give: all bits of floats, the scale of numerics.
+my @generated = value_types();
+
+# those that have a reader of their own in core/ come more often
+my @of_core = grep { $generated[$_] =~ /^(smallint|integer|bigint|double precision|boolean|date|timestamp|timestamptz|uuid)$/ } 0 .. $#generated;
+
+sub generated_table
+{
+	my ($name) = @_;
+
+	sql("CREATE TABLE $name (kafka_offset bigint, " . join(', ', map { "c$_ $generated[$_]" } 0 .. $#generated) . ')');
+}
+
+sub csv_line
+{
+	my ($column, $text) = @_;
+
+	$text =~ s/"/""/g;
+	return ',' x $column . "\"$text\"" . ',' x ($#generated - $column);
+}
+
+sub same_generated
+{
+	my ($round, $n) = @_;
+	my (@json, @csv, @as_json);
+
+	for my $i (0 .. $n - 1)
+	{
+		my $column = pick(2) ? $of_core[ pick(scalar @of_core) ] : $i % @generated;
+		# a JSON text in CSV is read as JSON, as a string of the document it is none
+		my $text = random_text($generated[$column] eq 'jsonb' ? 'text' : $generated[$column]);
+
+		push @json, '{"c' . $column . '": ' . random_value($generated[$column]) . '}';
+		$column++ if $generated[$column] eq 'jsonb';
+		push @csv, csv_line($column, $text);
+		push @as_json, '{"c' . $column . '": ' . json_string($text) . '}';
+		next if $i % 2;
+		push @json, '{"c1": 1, "c18": "good"}';
+		push @csv, csv_line(1, 1);
+		push @as_json, '{"c1": 1}';
+	}
+	generated_table("json_$round");
+	same_as_sql("json_$round", 't::text, md5(record_send(t))', @json);
+	generated_table("csv_$round");
+	set_documents(@as_json);
+	consume("csv_$round", [ map { bytes($_) } @csv ], format => "'csv'");
+	is_twin("csv_$round", 't::text, md5(record_send(t))');
+	sql("DROP TABLE ${_}_$round, ${_}_${round}_twin CASCADE") for 'json', 'csv';
+}
+
+{
+	my $values = $ENV{KAPPA_VALUES} // 30_000;
+	my $a_round = 15_000;
+
+	sql("CREATE DOMAIN lately AS timestamptz CHECK (VALUE > '2000-01-01Z');
+		ALTER DATABASE postgres SET datestyle = 'German, DMY'; ALTER DATABASE postgres SET timezone = 'America/New_York';
+		ALTER DATABASE postgres SET intervalstyle = 'iso_8601'; ALTER DATABASE postgres SET extra_float_digits = -10;
+		ALTER DATABASE postgres SET bytea_output = 'escape'");
+	same_generated($_, $a_round) for 1 .. $values / 2 / $a_round;
+
+	# words that stand for the time of the transaction
+	sql('CREATE TABLE words (a timestamptz, b timestamp, c date, d timestamptz(0))');
+	consume('words', [ map { "{\"a\": \"$_\", \"b\": \"$_\", \"c\": \"$_\", \"d\": \"$_\"}" } 'now', ' NOW ', 'today', 'tomorrow', 'yesterday' ]);
+	is(sql(q{SELECT count(*) FROM words WHERE abs(extract(epoch FROM clock_timestamp() - a)) < 2 * 86400 + 60 AND b - (a AT TIME ZONE 'UTC') = interval '0'
+		AND c = b::date AND abs(extract(epoch FROM d - a)) <= 0.5}), 5, 'now and today are the transaction\'s, by UTC');
 }
 
 finish();
