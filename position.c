@@ -311,7 +311,10 @@ set_verdict(int32 subscription, int32 part, const char *verdict)
 	catalog_end(&scope);
 }
 
-/* Kafka's milliseconds since 1970, brought into PostgreSQL's range. */
+/*
+ * Kafka's milliseconds since 1970, brought into PostgreSQL's range.  Not written as
+ * Min(...) * 1000: gcc 12 with -fwrapv multiplies first, so that it overflows.
+ */
 TimestampTz
 kafka_time(int64 ms)
 {
@@ -319,5 +322,9 @@ kafka_time(int64 ms)
 	const int64 low = MIN_TIMESTAMP / 1000;
 	const int64 high = (END_TIMESTAMP - 1) / 1000;
 
-	return Min(Max(ms, low) - epoch_ms, high) * 1000;
+	if (ms < low + epoch_ms)
+		return low * 1000;
+	if (ms > high + epoch_ms)
+		return high * 1000;
+	return (ms - epoch_ms) * 1000;
 }
