@@ -6,6 +6,7 @@ Reads the topic from the offsets in table python_offsets (part, next_offset) to 
 the rows and the next offsets of each batch in one transaction.
 """
 import sys
+from operator import itemgetter
 
 import orjson
 import psycopg
@@ -33,6 +34,7 @@ def main(bootstrap, topic, partitions, conninfo, table, batch):
     copy = f"COPY {table} ({', '.join(COLUMNS)}) FROM STDIN"
     left = partitions
     loads = orjson.loads
+    columns = itemgetter(*COLUMNS)
     while left:
         offsets = {}
         rows = []
@@ -50,8 +52,7 @@ def main(bootstrap, topic, partitions, conninfo, table, batch):
         with cursor.copy(copy) as out:
             write = out.write_row
             for value in rows:
-                row = loads(value)
-                write([row[name] for name in COLUMNS])
+                write(columns(loads(value)))
         cursor.executemany("INSERT INTO python_offsets VALUES (%s, %s) ON CONFLICT (part) "
                            "DO UPDATE SET next_offset = EXCLUDED.next_offset", list(offsets.items()))
         connection.commit()

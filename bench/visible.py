@@ -7,13 +7,16 @@ visible.py CONNINFO SUBSCRIPTION MESSAGES
 
 visible.py --report ARRIVALS VISIBLE
     ARRIVALS: "part offset timestamp_ms arrival_ms" of each message, by bench/noop_consumer.c.
-    Prints percentiles of arrival and of visibility, both since the message's own timestamp.
+    Prints percentiles of arrival and of visibility, both since the message's own timestamp, without
+    the first WARM_UP_MS, in which the producer's virtual machine still compiles itself.
 """
 import bisect
 import sys
 import time
 
 import psycopg
+
+WARM_UP_MS = 3000
 
 
 def watch(conninfo, name, messages):
@@ -46,13 +49,16 @@ def report(arrivals, visible):
             offsets, times = moves.setdefault(int(part), ([], []))
             offsets.append(int(offset))
             times.append(float(at))
-    arrived, seen = [], []
+    messages = []
     with open(arrivals, encoding="ascii") as lines:
         for line in lines:
             words = line.split()
-            if words[0] == "messages":
-                continue
-            part, offset, stamp, arrival = int(words[0]), int(words[1]), float(words[2]), float(words[3])
+            if words[0] != "messages":
+                messages.append((int(words[0]), int(words[1]), float(words[2]), float(words[3])))
+    start = min(stamp for _, _, stamp, _ in messages) + WARM_UP_MS
+    arrived, seen = [], []
+    for part, offset, stamp, arrival in messages:
+        if stamp >= start:
             offsets, times = moves[part]
             arrived.append(arrival - stamp)
             seen.append(times[bisect.bisect_right(offsets, offset)] - stamp)
