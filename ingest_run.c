@@ -152,7 +152,9 @@ run_batches(BrokerSession *session, Intake *intake, int batches)
 		IntakeResult result = intake_fill(intake);
 		bool		at_end = intake_at_end(intake);
 
-		if (result == INTAKE_ERROR || (result == INTAKE_PROBLEM && intake->nmessages == 0))
+		/* an ERROR would undo what this call has stored: then the next call tells */
+		if (result == INTAKE_ERROR ||
+			(result == INTAKE_PROBLEM && intake->nmessages == 0 && messages == 0))
 			report_problems(intake, result);
 		if (result == INTAKE_DRAINED && !at_end)
 		{
@@ -167,7 +169,7 @@ run_batches(BrokerSession *session, Intake *intake, int batches)
 		if (at_end && result == INTAKE_DRAINED)
 			break;
 		if (result == INTAKE_PROBLEM)
-			break;				/* what came before it is stored; the next call tells */
+			break;
 	}
 	return messages;
 }
