@@ -198,6 +198,37 @@ apply_debug(KafkaClient *client, rd_kafka_conf_t *conf, const char *wanted, Kafk
 	return apply_setting(conf, &debug, true, error);
 }
 
+static long
+size_setting(rd_kafka_conf_t *conf, const char *name)
+{
+	char		value[32] = "0";
+	size_t		size = sizeof(value);
+
+	(void) rd_kafka_conf_get(conf, name, value, &size);
+	return atol(value);
+}
+
+/* The library refuses sizes that do not fit each other; the least of them decides. */
+static bool
+fit_sizes(rd_kafka_conf_t *conf, KafkaError *error)
+{
+	long		receive = size_setting(conf, "receive.message.max.bytes") - 512;
+	long		fetch = size_setting(conf, "fetch.max.bytes");
+	char		value[32];
+	KafkaSetting fit = {"fetch.max.bytes", value};
+
+	if (fetch > receive)
+	{
+		fetch = receive;
+		snprintf(value, sizeof(value), "%ld", fetch);
+		if (!apply_setting(conf, &fit, true, error))
+			return false;
+	}
+	fit.name = "message.max.bytes";
+	snprintf(value, sizeof(value), "%ld", fetch);
+	return size_setting(conf, fit.name) <= fetch || apply_setting(conf, &fit, true, error);
+}
+
 static bool
 apply_settings(KafkaClient *client, rd_kafka_conf_t *conf,
 			   const KafkaSetting *settings, int nsettings,
@@ -228,7 +259,7 @@ apply_settings(KafkaClient *client, rd_kafka_conf_t *conf,
 		if (!apply_setting(conf, &fixed_settings[i], false, error))
 			return false;
 	}
-	return apply_debug(client, conf, debug, error) &&
+	return fit_sizes(conf, error) && apply_debug(client, conf, debug, error) &&
 		apply_setting(conf, &group, true, error);
 }
 
