@@ -400,6 +400,7 @@ kafka_error_sqlstate(const KafkaError *error)
 			return ERRCODE_FDW_ERROR;
 		case KAFKA_FATAL:
 			return ERRCODE_SYSTEM_ERROR;
+		case KAFKA_UNREADABLE:
 		case KAFKA_OTHER:
 			break;
 	}

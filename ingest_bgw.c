@@ -80,6 +80,10 @@
 #define FIRST_BATCH			10000	/* messages, before it is known how long they take */
 #define LEAST_BATCH			100
 #define BATCH_KEPT_BYTES	(8 * 1024 * 1024)
+#define PROBE_MS			500		/* for one try to read at an offset */
+#define PROBE_TRIES			10
+#define PROBE_TOTAL_MS		30000	/* for all looks of one stop */
+#define MORE_ERRORS			20		/* of the client, behind one that says what is wrong */
 #define MESSAGE_OVERHEAD	400		/* bytes that librdkafka takes for a message */
 
 typedef struct Worker
@@ -331,6 +335,22 @@ add_setting(BrokerSettings *settings, const char *name, int64 value)
 }
 
 /*
+ * An answer of the broker, and what a batch of messages in it is decompressed to, as
+ * far as the library looks at that (zstd): half of the memory, or what the owner says.
+ */
+static void
+bound_answers(BrokerSettings *settings)
+{
+	static const char name[] = "receive.message.max.bytes";
+	int64		most = Min((int64) kappa_worker_memory * 1024 / 2, 256 * 1024 * 1024);
+
+	for (int i = 0; i < settings->nsettings; i++)
+		if (strcmp(settings->settings[i].name, name) == 0)
+			most = Min(most, atoll(settings->settings[i].value));
+	add_setting(settings, name, most);
+}
+
+/*
  * What the library fetches ahead, out of kappa.worker_memory.  It counts only the
  * bytes of keys and values, and takes some MESSAGE_OVERHEAD more for each message,
  * so both are bounded: a quarter for bytes, a half for the overhead.
@@ -344,6 +364,7 @@ bound_queue(BrokerSettings *settings)
 	add_setting(settings, "queued.max.messages.kbytes", kappa_worker_memory / 4);
 	add_setting(settings, "queued.min.messages", Max(1000, messages));
 	add_setting(settings, "fetch.max.bytes", Min((int64) kappa_worker_memory * 1024 / 8, 16 * 1024 * 1024));
+	bound_answers(settings);
 }
 
 /* A single message is all that the verifier ever wants. */
@@ -353,6 +374,7 @@ bound_to_one(BrokerSettings *settings)
 	add_setting(settings, "queued.min.messages", 1);
 	add_setting(settings, "queued.max.messages.kbytes", 1024);
 	add_setting(settings, "fetch.message.max.bytes", 4096);
+	bound_answers(settings);
 }
 
 static KafkaClient *
@@ -400,13 +422,79 @@ store_stop(int32 part, const char *word, int64 from, int64 to, const char *detai
 											(long long) from, (long long) to, detail));
 }
 
+/*
+ * Can the message at the offset, or the next one behind it, be read?  An answer that
+ * was still on its way may break the connection for another offset than ours: so no
+ * is what is said twice, or never anything else.
+ */
+static bool
+readable_at(int32 part, int64 offset)
+{
+	KafkaPlace	place = {part, offset};
+	KafkaRecord record;
+	KafkaError	error;
+	int			unreadable = 0;
+
+	if (worker.verifier == NULL)
+		worker.verifier = open_client(bound_to_one, false);
+	for (int tries = 0; tries < PROBE_TRIES && unreadable < 2; tries++)
+	{
+		check_signals();
+		if (kafka_reread(worker.verifier, worker.sub->topic, &place, &record, PROBE_MS, &error))
+			return true;
+		unreadable += error.class == KAFKA_UNREADABLE;
+	}
+	return false;
+}
+
+/*
+ * Where reading can go on behind what cannot be read: messages come in batches that
+ * are readable as a whole or not at all.  Steps that double, then halving; as far as
+ * the time allows, for the stop must be told soon.
+ */
+static int64
+readable_again(int32 part, int64 from)
+{
+	IntakePartition *p = intake_partition(worker.intake, part);
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PROBE_TOTAL_MS);
+	int64		bad = from;
+	int64		good = Max(p->high_watermark, from + 1);
+
+	for (int64 step = 1; from + step < good && GetCurrentTimestamp() < until; step *= 2)
+	{
+		if (readable_at(part, from + step))
+			good = from + step;
+		else
+			bad = from + step;
+	}
+	while (good - bad > 1 && GetCurrentTimestamp() < until)
+	{
+		int64		middle = bad + (good - bad) / 2;
+
+		if (readable_at(part, middle))
+			good = middle;
+		else
+			bad = middle;
+	}
+	return good - bad > 1 ? bad + 1 : good;
+}
+
 static void
 store_problems(void)
 {
 	for (int i = 0; i < worker.intake->nproblems; i++)
 	{
-		const IntakeProblem *p = &worker.intake->problems[i];
+		IntakeProblem *p = &worker.intake->problems[i];
 
+		if (strcmp(p->word, "unverified") == 0)
+		{
+			begin_under_lock();
+			forget_last_message(worker.sub->id, p->part);
+			commit();
+			continue;
+		}
+		if (strcmp(p->word, "poison") == 0)
+			p->to = readable_again(p->part, p->from);
 		store_stop(p->part, p->word, p->from, p->to, p->detail);
 	}
 	leave_to_reload();
@@ -461,6 +549,28 @@ stop_for_authorization(const KafkaError *error)
 }
 
 /* ---------------------------------------------------------------- errors of the client */
+
+/*
+ * The connection ended at an answer that we do not take: a batch of messages larger
+ * than receive_message_max_bytes.  Which partition's, only asking for each can tell.
+ */
+static void
+find_unreadable(void)
+{
+	Intake	   *intake = worker.intake;
+
+	for (int i = 0; i < intake->nparts; i++)
+	{
+		IntakePartition *p = &intake->parts[i];
+
+		if (p->fetching && (p->verifying || p->high_watermark > p->expected) &&
+			!readable_at(p->pos.part, p->verifying ? p->pos.last_offset : p->expected))
+			intake_unreadable(intake, p->pos.part,
+							  "54000: the messages are larger than receive_message_max_bytes allows");
+	}
+	if (intake->nproblems > 0)
+		store_problems();
+}
 
 static void
 client_failed(const KafkaError *error)
@@ -930,6 +1040,29 @@ batch_due(IntakeResult result)
 
 /* ---------------------------------------------------------------- main */
 
+/*
+ * Before an answer that cannot be read: what came before it is good, and would be
+ * read in vain again and again.  An error of the client is told ahead of messages
+ * that came earlier, so they are still to be taken.
+ */
+static void
+take_the_rest(void)
+{
+	for (int errors = 0; errors < MORE_ERRORS;)
+	{
+		IntakeResult result = intake_fill(worker.intake);
+
+		if (result == INTAKE_ERROR)
+			errors++;
+		else if (result == INTAKE_FULL)
+			run_batch();
+		else
+			break;
+	}
+	if (intake_has_work(worker.intake))
+		run_batch();
+}
+
 static void
 turn(void)
 {
@@ -949,7 +1082,16 @@ turn(void)
 		return;
 	}
 	if (result == INTAKE_ERROR)
-		client_failed(&worker.intake->error);
+	{
+		KafkaError	error = worker.intake->error;
+
+		if (error.class == KAFKA_UNREADABLE)
+		{
+			take_the_rest();
+			find_unreadable();
+		}
+		client_failed(&error);
+	}
 	wait = batch_due(result);
 	if (wait == 0)
 	{

@@ -73,6 +73,7 @@ make_intake(Subscription *sub, KafkaClient *client, Position *positions, int n)
 	intake->problems = palloc(sizeof(IntakeProblem) * Max(n, 1));
 	intake->max_messages = intake->limit = sub->batch_rows;
 	intake->max_bytes = (size_t) kappa_worker_memory * 1024 / 8;
+	intake->max_message = Min((size_t) kappa_worker_memory * 1024 / 2, MaxAllocSize / 2);
 	intake->messages = MemoryContextAllocHuge(CurrentMemoryContext,
 											  sizeof(KafkaMessage) * intake->max_messages);
 	intake->recent = palloc0(sizeof(RecentVerdicts));
@@ -210,6 +211,18 @@ verify(Intake *intake, IntakePartition *p, KafkaMessage *message)
 				   "the topic holds another message where the last one stored stood: it was deleted and made anew");
 }
 
+/*
+ * A message that was compressed may be of any size.  What leaves no room in the
+ * worker's memory for a row or a dead letter made of it cannot be either.
+ */
+static IntakeResult
+too_large(Intake *intake, IntakePartition *p, const KafkaMessage *message)
+{
+	return problem(intake, p, "poison", message->offset, message->offset + 1,
+				   psprintf("54000: the message has %zu bytes, kappa.worker_memory allows %zu",
+							message->key_len + message->value_len, intake->max_message));
+}
+
 /* Keep a message of the client's, or give it back at once. */
 static IntakeResult
 take(Intake *intake, KafkaMessage *message)
@@ -221,6 +234,12 @@ take(Intake *intake, KafkaMessage *message)
 		result = verify(intake, p, message);
 	if (p == NULL || !p->fetching || message->offset < p->expected)
 	{
+		kafka_release(message);
+		return result;
+	}
+	if (message->key_len + message->value_len > intake->max_message)
+	{
+		result = too_large(intake, p, message);
 		kafka_release(message);
 		return result;
 	}
@@ -263,6 +282,30 @@ end_of_partition(Intake *intake, const KafkaPlace *place)
 	return INTAKE_DRAINED;
 }
 
+void
+intake_unreadable(Intake *intake, int32 part, const char *detail)
+{
+	IntakePartition *p = intake_partition(intake, part);
+
+	if (p->verifying)
+		(void) problem(intake, p, "unverified", p->pos.last_offset, p->pos.next_offset, detail);
+	else
+		(void) problem(intake, p, "poison", p->expected, p->expected + 1, detail);
+}
+
+/*
+ * Messages that the library cannot make out: damaged in the broker's log, or of a
+ * size or form that it does not know.  It goes on behind them, we must not.
+ */
+static IntakeResult
+unreadable(Intake *intake, IntakePartition *p, const KafkaEvent *event)
+{
+	if (!p->fetching)
+		return INTAKE_DRAINED;
+	intake_unreadable(intake, p->pos.part, psprintf("XX001: %s", event->error.text));
+	return INTAKE_PROBLEM;
+}
+
 static IntakeResult
 partition_error(Intake *intake, const KafkaEvent *event)
 {
@@ -271,6 +314,8 @@ partition_error(Intake *intake, const KafkaEvent *event)
 	intake->error = event->error;
 	if (p == NULL)
 		return event->error.class == KAFKA_AUTHORIZATION ? INTAKE_ERROR : INTAKE_DRAINED;
+	if (event->error.class == KAFKA_UNREADABLE)
+		return unreadable(intake, p, event);
 	if (event->error.class == KAFKA_AUTHORIZATION)
 		return problem(intake, p, "rights", p->expected, p->expected,
 					   psprintf("the broker refuses to let us read the topic: %s", event->error.text));

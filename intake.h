@@ -37,9 +37,9 @@ typedef struct IntakePartition
 typedef struct IntakeProblem
 {
 	int32		part;
-	const char *word;			/* gap, truncated, recreated, rights */
+	const char *word;			/* gap, truncated, recreated, rights, poison; unverified: no stop */
 	int64		from;
-	int64		to;
+	int64		to;				/* poison: of the first unreadable message, there may be more */
 	char		detail[256];
 } IntakeProblem;
 
@@ -72,6 +72,7 @@ typedef struct Intake
 	int			max_messages;	/* room */
 	int			limit;			/* of the present batch, at most that */
 	size_t		max_bytes;
+	size_t		max_message;	/* a larger one is a problem */
 	int			nmessages;
 	size_t		bytes;
 	KafkaMessage *messages;
@@ -122,6 +123,12 @@ extern void intake_restore(Intake *intake, const IntakeState *state);
 
 /* The message read again for a partition with recheck set: false, another log. */
 extern bool intake_recheck(IntakePartition *p, const KafkaRecord *record);
+
+/*
+ * What cannot be read stands at the next offset of this partition, or at the last
+ * one stored while that is looked for: a problem.
+ */
+extern void intake_unreadable(Intake *intake, int32 part, const char *detail);
 
 /* Turn a partition off after its stop is stored. */
 extern void intake_stop(Intake *intake, int32 part);

@@ -36,6 +36,7 @@ typedef enum KafkaErrorClass
 	KAFKA_AUTHORIZATION,		/* what we want was refused */
 	KAFKA_UNKNOWN_TOPIC,		/* topic or partition does not exist */
 	KAFKA_OUT_OF_RANGE,			/* the log does not hold that offset */
+	KAFKA_UNREADABLE,			/* what it holds is damaged, or too large for us */
 	KAFKA_BAD_SETTING,			/* a property or its value was refused */
 	KAFKA_FATAL,				/* the handle is dead */
 	KAFKA_OTHER

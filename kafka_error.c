@@ -56,6 +56,10 @@ classify_local(rd_kafka_resp_err_t err)
 		case RD_KAFKA_RESP_ERR__LOG_TRUNCATION:
 #endif
 			return KAFKA_OUT_OF_RANGE;
+		case RD_KAFKA_RESP_ERR__BAD_MSG:
+		case RD_KAFKA_RESP_ERR__BAD_COMPRESSION:
+		case RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED:
+			return KAFKA_UNREADABLE;
 		case RD_KAFKA_RESP_ERR__FATAL:
 		case RD_KAFKA_RESP_ERR__DESTROY:
 		case RD_KAFKA_RESP_ERR__CRIT_SYS_RESOURCE:
@@ -103,6 +107,8 @@ classify(rd_kafka_resp_err_t err)
 			return KAFKA_UNKNOWN_TOPIC;
 		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
 			return KAFKA_OUT_OF_RANGE;
+		case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
+			return KAFKA_UNREADABLE;
 		default:
 			return classify_local(err);
 	}
@@ -146,6 +152,10 @@ safe_text(rd_kafka_resp_err_t err, const char *said)
 		"the connection could not be set up in time"},
 		{RD_KAFKA_RESP_ERR__BAD_MSG, "Invalid response size",
 		"what answers on this port is not Kafka, or security_protocol does not fit it"},
+		{RD_KAFKA_RESP_ERR__BAD_MSG, "CRC",
+		"the bytes that the broker holds do not fit their checksum (CRC)"},
+		{RD_KAFKA_RESP_ERR__BAD_COMPRESSION, "",
+		"the messages cannot be decompressed within receive_message_max_bytes"},
 		{RD_KAFKA_RESP_ERR__RESOLVE, "",
 		"a broker's host name could not be resolved"},
 		{RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, "",

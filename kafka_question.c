@@ -14,6 +14,8 @@
 
 #include "monotonic.h"
 
+#define POLL_MS		50
+
 static int
 compare_topics(const void *a, const void *b)
 {
@@ -351,6 +353,7 @@ kafka_reread(KafkaClient *client, const char *topic, const KafkaPlace *place,
 	rd_kafka_resp_err_t err = rd_kafka_assign(client->rk, list);
 	bool		done = false;
 
+	clear_error(&client->trouble);
 	rd_kafka_topic_partition_list_destroy(list);
 	while (err == RD_KAFKA_RESP_ERR_NO_ERROR && !done)
 	{
@@ -359,10 +362,17 @@ kafka_reread(KafkaClient *client, const char *topic, const KafkaPlace *place,
 
 		if (left <= 0)
 			err = RD_KAFKA_RESP_ERR__TIMED_OUT;
-		else if ((message = rd_kafka_consumer_poll(client->rk, (int) left)) != NULL)
+		else if ((message = rd_kafka_consumer_poll(client->rk, left < POLL_MS ? (int) left : POLL_MS)) != NULL)
 		{
 			done = is_answer(message, place, record, &err);
 			rd_kafka_message_destroy(message);
+		}
+		else
+		{
+			/* an answer that is too large ends the connection, and nothing comes */
+			serve_main_queue(client);
+			if (client->trouble.class == KAFKA_UNREADABLE)
+				err = RD_KAFKA_RESP_ERR__BAD_MSG;
 		}
 	}
 	rd_kafka_assign(client->rk, NULL);

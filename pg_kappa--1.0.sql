@@ -599,9 +599,8 @@ SELECT s.name,
        CASE WHEN t.status = 'stopped' THEN
             CASE WHEN t.copied THEN pg_catalog.format('SELECT kappa.enable(%L);', s.name)
                  WHEN x.stop_word = 'gap' AND x.stop_to IS NOT NULL
-                   OR x.stop_word = 'poison' AND s.on_error = 'stop' THEN
-                     pg_catalog.format('SELECT kappa.skip(%L, part => %s, at => %s);', s.name, x.part,
-                                       CASE x.stop_word WHEN 'gap' THEN x.stop_to - 1 ELSE x.stop_from END)
+                   OR x.stop_word = 'poison' AND (s.on_error = 'stop' OR x.stop_detail ~ '^(XX001|54000): '::text) THEN
+                     pg_catalog.format('SELECT kappa.skip(%L, part => %s, at => %s);', s.name, x.part, x.stop_to - 1)
                  WHEN x.stop_word = 'truncated' THEN
                      pg_catalog.format('SELECT kappa.seek(%L, start_from => %L); -- or ''earliest'', where the topic was made anew',
                                        s.name, pg_catalog.format('{"%s": %s}', x.part, x.stop_from))

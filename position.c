@@ -311,6 +311,19 @@ set_verdict(int32 subscription, int32 part, const char *verdict)
 	catalog_end(&scope);
 }
 
+void
+forget_last_message(int32 subscription, int32 part)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(subscription), CATALOG_INT4(part)};
+
+	catalog_begin(&scope);
+	catalog_execute("UPDATE kappa.position SET last_offset = NULL, last_timestamp = NULL, "
+					"last_fingerprint = NULL, verdict = 'unverified' "
+					"WHERE subscription = $1 AND part = $2", 2, args);
+	catalog_end(&scope);
+}
+
 /*
  * Kafka's milliseconds since 1970, brought into PostgreSQL's range.  Not written as
  * Min(...) * 1000: gcc 12 with -fwrapv multiplies first, so that it overflows.

@@ -70,6 +70,9 @@ extern void settle_dead_letters(int32 subscription, int32 part, int64 account_st
 /* verdict of a partition: "ok" or "unverified" */
 extern void set_verdict(int32 subscription, int32 part, const char *verdict);
 
+/* The last message stored cannot be read again: nothing is left to recognise the topic by. */
+extern void forget_last_message(int32 subscription, int32 part);
+
 /* A Kafka timestamp (ms since 1970, not -1) as PostgreSQL's. */
 extern TimestampTz kafka_time(int64 ms);
 

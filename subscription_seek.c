@@ -175,8 +175,7 @@ judge_event(const Subscription *sub, const KafkaEvent *event, int32 part, int64 
 		event->error.class == KAFKA_DISCONNECTED || event->error.class == KAFKA_TIMED_OUT)
 		return false;
 	/* a record that cannot be read is what a skip may be for: it is a hole */
-	report_kafka_error(event->kind == KAFKA_PARTITION_ERROR &&
-					   event->error.class == KAFKA_OTHER ? WARNING : ERROR,
+	report_kafka_error(event->error.class == KAFKA_UNREADABLE ? WARNING : ERROR,
 					   &event->error, sub->server, sub->topic);
 	return false;
 }
@@ -191,6 +190,7 @@ read_passed(BrokerSession *session, const Subscription *sub, int32 part,
 	KafkaError	error;
 	TimestampTz heard = GetCurrentTimestamp();
 	bool		complete = false;
+	int			unreadable = 0;
 
 	place.part = part;
 	place.offset = from;
@@ -208,6 +208,9 @@ read_passed(BrokerSession *session, const Subscription *sub, int32 part,
 			heard = GetCurrentTimestamp();
 		complete = count_messages(messages, n, part, at, passed);
 		complete = judge_event(sub, &event, part, at) || complete;
+		/* told of again, or by the broken connection: the library does not get past it */
+		if (event.error.class == KAFKA_UNREADABLE)
+			complete |= ++unreadable > 1 || event.kind == KAFKA_CLIENT_ERROR;
 		if (!complete && TimestampDifferenceExceeds(heard, GetCurrentTimestamp(), SKIP_SILENCE_MS))
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),

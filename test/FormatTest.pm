@@ -4,8 +4,9 @@
 #
 #   start($name)                      broker, cluster, server "main"
 #   sql($query)                       its rows, columns separated by |
-#   topic($name, partitions)          a topic
+#   topic($name, partitions, k=v ...) a topic
 #   give($topic, @messages)           into partition 0 (see KafkaWire); give_to names the partition
+#   give_gzip($topic, @messages)      as one compressed batch
 #   subscribe($name, argument => sql value, ...)
 #   settled($name)                    wait until all that was given is dealt with
 #   stopped($name)                    wait until a partition stops; its reason
@@ -21,7 +22,7 @@ use KafkaWire;
 use KappaTest;
 use Test::More;
 
-our @EXPORT = qw(start sql fails topic give give_to subscribe settled stopped is_rows is_balanced
+our @EXPORT = qw(start sql fails topic give give_to give_gzip subscribe settled stopped is_rows is_balanced
   is_dead quote consume finish kappa_server_in);
 
 my ($node, $address);
@@ -80,9 +81,9 @@ sub quote
 
 sub topic
 {
-	my ($name, $partitions) = @_;
+	my ($name, $partitions, @settings) = @_;
 
-	tool('create', $name, $partitions // 1);
+	tool('create', $name, $partitions // 1, @settings);
 	$given{$name}{$_} = 0 for 0 .. ($partitions // 1) - 1;
 }
 
@@ -92,6 +93,14 @@ sub give_to
 
 	produce($address, $topic, $part, @messages);
 	$given{$topic}{$part} += @messages;
+}
+
+sub give_gzip
+{
+	my ($topic, @messages) = @_;
+
+	produce_gzip($address, $topic, 0, @messages);
+	$given{$topic}{0} += @messages;
 }
 
 sub give { my ($topic, @messages) = @_; give_to($topic, 0, @messages); }

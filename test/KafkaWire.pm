@@ -4,6 +4,7 @@
 # text, headers of any kind.  Nothing of librdkafka or of Java's client is in the way.
 #
 #   produce($address, $topic, $part, @messages)    returns the first one's offset
+#   produce_gzip($address, $topic, $part, @messages)   the same as one batch, compressed
 #
 # A message is its value (undef: a tombstone), or { key, value, headers, time }:
 # headers is [[name, value], ...], time is in ms since 1970.
@@ -13,10 +14,11 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use Compress::Zlib ();
 use IO::Socket::INET;
 use Time::HiRes qw(time);
 
-our @EXPORT = qw(produce);
+our @EXPORT = qw(produce produce_gzip);
 
 use constant BATCH_BYTES => 900_000;
 use constant TIMEOUT_MS => 30_000;
@@ -64,9 +66,11 @@ sub encode_record
 	return varint(length $body) . $body;
 }
 
+use constant GZIP => 1;
+
 sub record_batch
 {
-	my (@messages) = @_;
+	my ($codec, @messages) = @_;
 	my $base = $messages[0]{time};
 	my $max = $base;
 	my $records = '';
@@ -76,7 +80,8 @@ sub record_batch
 		$records .= encode_record($messages[$i], $i, $base);
 		$max = $messages[$i]{time} if $messages[$i]{time} > $max;
 	}
-	my $body = pack('s> l> q> q> q> s> l> l>', 0, $#messages, $base, $max, -1, -1, -1,
+	$records = Compress::Zlib::memGzip($records) if $codec == GZIP;
+	my $body = pack('s> l> q> q> q> s> l> l>', $codec, $#messages, $base, $max, -1, -1, -1,
 		scalar @messages) . $records;
 	my $rest = pack('l> c N', -1, 2, crc32c($body)) . $body;
 	return pack('q> l>', 0, length $rest) . $rest;
@@ -125,7 +130,7 @@ sub produce
 	my $size = 0;
 	my $flush = sub {
 		return unless @batch;
-		my $offset = send_batch($socket, $topic, $part, record_batch(@batch));
+		my $offset = send_batch($socket, $topic, $part, record_batch(0, @batch));
 		$first //= $offset;
 		@batch = ();
 		$size = 0;
@@ -140,6 +145,18 @@ sub produce
 		$size += $bytes;
 	}
 	$flush->();
+	close $socket;
+	return $first;
+}
+
+sub produce_gzip
+{
+	my ($address, $topic, $part, @messages) = @_;
+	my $socket = IO::Socket::INET->new(PeerAddr => $address, Timeout => 10) or die "$address: $!";
+	my $now = int(time() * 1000);
+	my $first = send_batch($socket, $topic, $part,
+		record_batch(GZIP, map { ref $_ ? { time => $now, %$_ } : { time => $now, value => $_ } } @messages));
+
 	close $socket;
 	return $first;
 }
