@@ -373,8 +373,8 @@ sub same_generated
 }
 
 {
-	my $values = $ENV{KAPPA_VALUES} // 30_000;
-	my $a_round = 15_000;
+	my $values = $ENV{KAPPA_VALUES} // 20_000;
+	my $a_round = 10_000;
 
 	sql("CREATE DOMAIN lately AS timestamptz CHECK (VALUE > '2000-01-01Z');
 		ALTER DATABASE postgres SET datestyle = 'German, DMY'; ALTER DATABASE postgres SET timezone = 'America/New_York';
