@@ -356,7 +356,6 @@ kafka_open(const KafkaSetting *settings, int nsettings, const char *group_id,
 		set_error(error, KAFKA_FATAL, "_CRIT_SYS_RESOURCE", "out of memory");
 		return NULL;
 	}
-	client->own_group = (group_id == NULL);
 	client->pipe[0] = client->pipe[1] = -1;
 	if (pipe2(client->pipe, O_NONBLOCK | O_CLOEXEC) != 0)
 	{

@@ -94,22 +94,25 @@ hand_out(MessageNode *node, rd_kafka_message_t *from, KafkaMessage *to)
 	to->handle = node;
 }
 
-/* Is the error about a group that nobody asked for? */
-static bool
-concerns_own_group(KafkaClient *client, rd_kafka_resp_err_t err)
+/*
+ * Is the error about the consumer group?  No message depends on it: partitions are
+ * assigned by us, and what is committed to it is only for Kafka's own tools, so a
+ * user needs no right to it.  A question about its offsets has the error in its answer.
+ */
+bool
+concerns_group(rd_kafka_resp_err_t err)
 {
-	return client->own_group &&
-		(err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED ||
-		 err == RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE ||
-		 err == RD_KAFKA_RESP_ERR_NOT_COORDINATOR ||
-		 err == RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS);
+	return err == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED ||
+		err == RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE ||
+		err == RD_KAFKA_RESP_ERR_NOT_COORDINATOR ||
+		err == RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
 }
 
 /* What is no message becomes an event; false where it means nothing to us. */
 static bool
-make_event(KafkaClient *client, rd_kafka_message_t *from, KafkaEvent *event)
+make_event(rd_kafka_message_t *from, KafkaEvent *event)
 {
-	bool		meant = !concerns_own_group(client, from->err);
+	bool		meant = !concerns_group(from->err);
 
 	event->place.part = from->partition;
 	event->place.offset = from->offset;
@@ -211,7 +214,7 @@ kafka_fill(KafkaClient *client, KafkaMessage *messages, int max, KafkaEvent *eve
 		if (next->err)
 		{
 			client->carry_at++;
-			if (make_event(client, next, event))
+			if (make_event(next, event))
 				break;
 		}
 		else

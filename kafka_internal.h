@@ -44,7 +44,6 @@ struct KafkaClient
 	rd_kafka_queue_t *main_queue;
 	rd_kafka_queue_t *log_queue;
 	int			pipe[2];		/* read end, write end */
-	bool		own_group;		/* the caller named no group */
 	bool		assigned;
 	char	   *allowed;		/* NULL: any address */
 	int			refused;		/* atomic: an address was not allowed */
@@ -94,6 +93,9 @@ extern rd_kafka_topic_partition_list_t *make_list(const char *topic,
 
 /* kafka_consume.c: give back every message, handed out or not */
 extern void release_all(KafkaClient *client);
+
+/* kafka_consume.c: is the error about the consumer group, which no message depends on? */
+extern bool concerns_group(rd_kafka_resp_err_t err);
 
 #pragma GCC visibility pop
 

@@ -322,6 +322,8 @@ is_answer(rd_kafka_message_t *from, const KafkaPlace *place, KafkaRecord *record
 		record->offset = -1;
 		return true;
 	}
+	if (concerns_group(from->err))
+		return false;
 	if (from->err)
 	{
 		*err = from->err;
