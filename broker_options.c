@@ -417,7 +417,7 @@ error_message(const KafkaError *error, const char *server, const char *topic)
 		case KAFKA_TIMED_OUT:
 			return psprintf("Kafka server \"%s\" did not answer in time", server);
 		case KAFKA_AUTHENTICATION:
-			if (strcmp(error->name, "_SSL") == 0)
+			if (kafka_error_of_tls(error))
 				return psprintf("could not set up TLS with Kafka server \"%s\"", server);
 			return psprintf("Kafka server \"%s\" refused the login", server);
 		case KAFKA_AUTHORIZATION:

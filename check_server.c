@@ -213,7 +213,7 @@ static void
 put_failed_steps(CheckRun *run, const KafkaError *error)
 {
 	const char *detail = psprintf("%s (%s)", error->text, error->name);
-	bool		tls = strcmp(error->name, "_SSL") == 0 || error->class == KAFKA_BAD_SETTING;
+	bool		tls = kafka_error_of_tls(error) || error->class == KAFKA_BAD_SETTING;
 
 	if (tls && run->tls)
 		put_last_steps(run, STEP_FAILED, detail, STEP_NONE, "not reached",

@@ -377,6 +377,8 @@ bound_to_one(BrokerSettings *settings)
 	bound_answers(settings);
 }
 
+static void client_failed(const KafkaError *error);
+
 static KafkaClient *
 open_client(void (*bound) (BrokerSettings *settings), bool group)
 {
@@ -398,6 +400,8 @@ open_client(void (*bound) (BrokerSettings *settings), bool group)
 	commit();
 	client = kafka_open(settings->settings, settings->nsettings, group_id, &error);
 	MemoryContextDelete(context);
+	if (client == NULL && kafka_error_of_tls(&error))
+		client_failed(&error);
 	if (client == NULL)
 		ereport(ERROR,
 				(errcode(kafka_error_sqlstate(&error)),
@@ -572,9 +576,44 @@ find_unreadable(void)
 		store_problems();
 }
 
+/*
+ * A question about the partitions of a topic that we may not see is answered by the
+ * library alone: it knows of none.  Why so it says only when asked about the topic.
+ */
+static void
+stop_if_topic_denied(void)
+{
+	KafkaError	error;
+	KafkaMetadata *metadata = kafka_metadata(worker.client, worker.sub->topic, 500, &error);
+
+	if (metadata == NULL)
+		return;
+	error.class = metadata->ntopics == 1 ? metadata->topics[0].error : KAFKA_OK;
+	kafka_free_metadata(metadata);
+	if (error.class != KAFKA_AUTHORIZATION)
+		return;
+	strlcpy(error.text, "Topic authorization failed", sizeof(error.text));
+	stop_for_authorization(&error);
+}
+
+/* A backoff's reason begins with the step that fails, as kappa.check_server calls it. */
+static const char *
+backoff_reason(const KafkaError *error)
+{
+	if (error->class == KAFKA_DISCONNECTED || error->class == KAFKA_TIMED_OUT)
+		return "disconnected";
+	if (kafka_error_of_tls(error))
+		return psprintf("tls: %s", error->text);
+	if (error->class == KAFKA_AUTHENTICATION)
+		return psprintf("authentication: %s", error->text);
+	return error->text;
+}
+
 static void
 client_failed(const KafkaError *error)
 {
+	if (worker.client)
+		print_library_log();
 	ereport(LOG,
 			(errmsg("subscription \"%s\" lost its Kafka client: %s", worker.sub->name, error->text)));
 	worker_slot_error(worker.slot, error->text);
@@ -582,43 +621,39 @@ client_failed(const KafkaError *error)
 	{
 		case KAFKA_DISCONNECTED:
 		case KAFKA_TIMED_OUT:
-			leave_to_retry("disconnected", RECONNECT_MAX_MS);
+			leave_to_retry(backoff_reason(error), RECONNECT_MAX_MS);
 			break;
 		case KAFKA_AUTHORIZATION:
 			stop_for_authorization(error);
 			break;
 		case KAFKA_UNKNOWN_TOPIC:
+			stop_if_topic_denied();
 			leave_to_retry("the topic does not exist", RETRY_MAX_MS);
 			break;
 		case KAFKA_OUT_OF_RANGE:
 			leave_to_retry("offset out of range", RETRY_BASE_MS);
 			break;
-		case KAFKA_AUTHENTICATION:
-			leave_to_retry(psprintf("authentication: %s", error->text), RETRY_MAX_MS);
-			break;
 		default:
-			leave_to_retry(error->text, RETRY_MAX_MS);
+			leave_to_retry(backoff_reason(error), RETRY_MAX_MS);
 	}
 }
 
 /*
  * The broker does not answer yet.  The library goes on trying; why it fails it
- * tells by events.
+ * tells by events.  It keeps its certificates and passwords, so where those are
+ * refused a successor has to read them again.
  */
 static void
 wait_for_broker(void)
 {
 	const KafkaError *error = &worker.intake->error;
-	const char *reason = "disconnected";
 
 	if (error->class == KAFKA_AUTHORIZATION)
 		stop_for_authorization(error);
-	if (error->class == KAFKA_UNKNOWN_TOPIC || error->class == KAFKA_FATAL)
+	if (error->class == KAFKA_UNKNOWN_TOPIC || error->class == KAFKA_FATAL ||
+		error->class == KAFKA_AUTHENTICATION)
 		client_failed(error);
-	if (error->class != KAFKA_DISCONNECTED && error->class != KAFKA_TIMED_OUT)
-		reason = error->class == KAFKA_AUTHENTICATION ?
-			psprintf("authentication: %s", error->text) : error->text;
-	worker_slot_state(worker.slot, WORKER_BACKOFF, reason);
+	worker_slot_state(worker.slot, WORKER_BACKOFF, backoff_reason(error));
 	print_library_log();
 	if (wait_for_events(RETRY_BASE_MS))
 		reread_definition();

@@ -269,9 +269,12 @@ static void
 start_worker(Launcher *launcher, int index, TimestampTz now)
 {
 	BackgroundWorker process;
+	WorkerSlot	slot = {0};
 
 	fill_process(&process, "pg_kappa worker", "pg_kappa worker", "pg_kappa_worker_main");
-	worker_slot_state(index, WORKER_STARTING, NULL);
+	/* what made the last one fail holds until this one knows better */
+	(void) worker_slot(index, &slot);
+	worker_slot_state(index, WORKER_STARTING, slot.state == WORKER_BACKOFF ? slot.reason : NULL);
 	launcher->handles[index] = start_process(&process, Int32GetDatum(index));
 	if (launcher->handles[index])
 		return;

@@ -285,25 +285,25 @@ make_conf(KafkaClient *client, const KafkaSetting *settings, int nsettings,
 static bool
 make_handle(KafkaClient *client, rd_kafka_conf_t *conf, KafkaError *error)
 {
-	char		unused[512];
+	char		said[512];		/* only looked at: may quote a value */
 	sigset_t	all;
 	sigset_t	before;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	client->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, unused, sizeof(unused));
+	client->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, said, sizeof(said));
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (client->rk == NULL)
 	{
 		rd_kafka_resp_err_t err = rd_kafka_last_error();
 
 		rd_kafka_conf_destroy(conf);
-		if (err == RD_KAFKA_RESP_ERR__INVALID_ARG)
+		if (err == RD_KAFKA_RESP_ERR__SSL || strstr(said, "ssl") || strstr(said, "SSL"))
+			set_error(error, KAFKA_BAD_SETTING, rd_kafka_err2name(RD_KAFKA_RESP_ERR__SSL),
+					  "librdkafka could not use the TLS certificates, the key or its password");
+		else if (err == RD_KAFKA_RESP_ERR__INVALID_ARG)
 			set_error(error, KAFKA_BAD_SETTING, rd_kafka_err2name(err),
 					  "librdkafka refused this combination of settings");
-		else if (err == RD_KAFKA_RESP_ERR__SSL)
-			set_error(error, KAFKA_BAD_SETTING, rd_kafka_err2name(err),
-					  "librdkafka could not use the TLS certificates or keys that are set");
 		else
 			map_error(error, err, NULL);
 		return false;

@@ -49,6 +49,9 @@ typedef struct KafkaError
 	char		text[256];		/* safe to show: never a setting's value */
 } KafkaError;
 
+/* Did it fail while TLS was set up?  A KAFKA_AUTHENTICATION or KAFKA_BAD_SETTING. */
+extern bool kafka_error_of_tls(const KafkaError *error);
+
 /* A place in a partition: of assignments, commits and look-ups. */
 typedef struct KafkaPlace
 {

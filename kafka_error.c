@@ -27,6 +27,12 @@ clear_error(KafkaError *error)
 	memset(error, 0, sizeof(*error));
 }
 
+bool
+kafka_error_of_tls(const KafkaError *error)
+{
+	return strcmp(error->name, rd_kafka_err2name(RD_KAFKA_RESP_ERR__SSL)) == 0;
+}
+
 static KafkaErrorClass
 classify_local(rd_kafka_resp_err_t err)
 {
@@ -129,9 +135,15 @@ safe_text(rd_kafka_resp_err_t err, const char *said)
 		const char *text;
 	}			known[] = {
 		{RD_KAFKA_RESP_ERR__SSL, "certificate verify failed",
-		"the broker's certificate could not be verified"},
+		"the broker's certificate could not be verified: ssl_ca_pem does not fit it, it has expired, or it is for another host name"},
 		{RD_KAFKA_RESP_ERR__SSL, "SSL_verify",
 		"the broker's certificate could not be verified"},
+		{RD_KAFKA_RESP_ERR__SSL, "certificate: SSL alert",
+		"the broker wants another client certificate, or wants one at all"},
+		{RD_KAFKA_RESP_ERR__SSL, "alert certificate",
+		"the broker wants another client certificate, or wants one at all"},
+		{RD_KAFKA_RESP_ERR__SSL, "alert unknown ca",
+		"the broker wants another client certificate, or wants one at all"},
 		{RD_KAFKA_RESP_ERR__SSL, "wrong version number",
 		"the broker does not speak TLS on this port"},
 		{RD_KAFKA_RESP_ERR__SSL, "connecting to a PLAINTEXT",
@@ -178,9 +190,22 @@ safe_text(rd_kafka_resp_err_t err, const char *said)
 	return rd_kafka_err2str(err);
 }
 
+/*
+ * A broker looks at the client's certificate only when the handshake of TLS 1.3 is
+ * done for the client, whose first read then fails: the library takes that for a
+ * broken connection.
+ */
+static bool
+is_tls_alert(rd_kafka_resp_err_t err, const char *said)
+{
+	return err == RD_KAFKA_RESP_ERR__TRANSPORT && said && strstr(said, "SSL alert number");
+}
+
 void
 map_error(KafkaError *error, rd_kafka_resp_err_t err, const char *said)
 {
+	if (is_tls_alert(err, said))
+		err = RD_KAFKA_RESP_ERR__SSL;
 	set_error(error, classify(err), rd_kafka_err2name(err), safe_text(err, said));
 }
 

@@ -543,6 +543,7 @@ SELECT s.name,
                     WHEN NOT kappa.made_here(s.system_identifier, s.database_oid) OR p.all_stopped THEN 'stopped'
                     WHEN k.worker IS NULL AND p.parts = 0 AND w.worker > 0 THEN 'idle'
                     WHEN k.worker IS NULL OR k.state = 'waiting_for_worker' THEN 'waiting_for_worker'
+                    WHEN k.state = 'starting' AND k.reason IS NOT NULL THEN 'backoff'
                     WHEN k.state IN ('starting', 'stopped') THEN 'running'
                     ELSE k.state
                END AS status) t
@@ -608,6 +609,8 @@ SELECT s.name,
                      pg_catalog.format('SELECT kappa.seek(%L, start_from => %L);', s.name, 'earliest')
                  ELSE pg_catalog.format('SELECT kappa.enable(%L);', s.name)
             END
+            WHEN t.status = 'backoff' AND (w.reason LIKE 'tls: %' OR w.reason LIKE 'authentication: %') THEN
+                 pg_catalog.format('SELECT kappa.enable(%L);', s.name)
             WHEN t.status <> 'waiting_for_worker' OR pg_catalog.pg_is_in_recovery() THEN NULL
             WHEN NOT kappa.preloaded() THEN COALESCE((
                 SELECT pg_catalog.format('ALTER SYSTEM SET shared_preload_libraries = %s; -- then restart the server',
