@@ -21,7 +21,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
-  broker_start broker_stop broker_kill tool tool_async
+  broker_start broker_stop broker_kill broker_address broker_folder tool tool_async run_bash
   kappa_node kappa_server oracle_compare poll_until seed pick
 );
 
@@ -34,7 +34,7 @@ my $generator;
 # Start the broker (again, with what it had).  Returns its address.
 sub broker_start
 {
-	my $dir = "$scratch/kafka_" . basename($0, '.pl');
+	my $dir = broker_folder();
 	my $address = run_bash('kafka_start "$1" && kafka_address "$1"', $dir);
 
 	# once a test: the broker keeps its address
@@ -42,6 +42,19 @@ sub broker_start
 	$broker = $dir;
 	return $address;
 }
+
+# Where the broker will have, or has, its files: listeners and settings of it may be put
+# there before it is started (see kafka_more_settings in lib.sh).
+sub broker_folder
+{
+	my $dir = "$scratch/kafka_" . basename($0, '.pl');
+
+	mkdir $dir;
+	return $dir;
+}
+
+# The address of one of those listeners
+sub broker_address { return run_bash('kafka_address "$1" "$2"', $broker, $_[0]); }
 
 sub broker_stop { run_bash('kafka_stop "$1"', $broker); }
 sub broker_kill { run_bash('kafka_kill "$1"', $broker); }

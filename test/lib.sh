@@ -14,7 +14,8 @@
 #   source_copy DIR                 the project without what was built
 #   extension_build DIR [make ...]  make there; extension_install DIR
 #   java_prepare                    jars and our Java programs, JAVA_HOME_DIR
-#   kafka_start DIR, kafka_address DIR, kafka_stop DIR, kafka_kill DIR
+#   kafka_start DIR, kafka_address DIR [LISTENER], kafka_stop DIR, kafka_kill DIR
+#   certificate_authority DIR NAME, certificate DIR CA NAME ...     PEM files, by openssl
 #   tool_open ADDRESS, tool COMMAND ..., tool_close     see oracle/Tool.java
 #                                   (test/kafka/tool is the command, for everybody else)
 #   producer ..., oracle ...        see oracle/Producer.java, oracle/Oracle.java
@@ -293,7 +294,26 @@ classes_build() {
 		mv "$2.new" "$2"
 }
 
-kafka_address() { cat "$1/address"; }
+# kafka_address DIR [LISTENER]: the plain listener's, or that of one that DIR/listeners names
+kafka_address() { cat "$1/address${2:+.$2}"; }
+
+# Settings of a node beyond the usual ones, where a test has put them before the first start:
+# DIR/listeners (lines "NAME PROTOCOL": each gets a port) and DIR/settings (lines of server.properties).
+kafka_more_settings() {
+	local dir=$1 listeners=$2 name protocol port map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+	[ -e "$dir/listeners" ] || return 0
+	while read -r name protocol; do
+		port=$(free_ports 1)
+		listeners=$listeners,$name://127.0.0.1:$port
+		map=$map,$name:$protocol
+		echo "127.0.0.1:$port" >"$dir/address.$name"
+	done <"$dir/listeners"
+	# the last of two equal keys counts
+	echo "listeners=$listeners"
+	echo "advertised.listeners=$(tr , '\n' <<<"$listeners" | grep -v ^CONTROLLER | paste -sd ,)"
+	echo "listener.security.protocol.map=$map"
+	cat "$dir/settings"
+}
 
 kafka_configure() {
 	local dir=$1 port control
@@ -324,6 +344,7 @@ kafka_configure() {
 		num.network.threads=2
 		num.io.threads=4
 	END
+	kafka_more_settings "$dir" "PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$control" >>"$dir/server.properties"
 	echo "127.0.0.1:$port" >"$dir/address"
 	[ "$(id -u)" != 0 ] || chown -R postgres: "$dir"
 	as_db java -Xmx256m -XX:TieredStopAtLevel=1 -Dlog4j.configuration="file:$KAPPA_KAFKA/log4j.properties" \
@@ -331,6 +352,23 @@ kafka_configure() {
 		format -t "$(perl -e 'print map { ("A".."Z","a".."z",0..9)[rand 62] } 1..21; print "A"')" \
 		-c "$dir/server.properties" >"$dir/format.log" 2>&1 ||
 		{ tail -n 20 "$dir/format.log" >&2; return 1; }
+}
+
+# certificate DIR CA NAME [ALTERNATIVE NAMES [PASSWORD]]: NAME.pem and NAME.key, signed by CA.pem
+certificate() {
+	local dir=$1 ca=$2 name=$3 names=${4:-} password=${5:-}
+	openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$dir/$name.key" \
+		${password:+-aes-256-cbc -pass "pass:$password"} 2>"$dir/openssl.log" &&
+		openssl req -new -key "$dir/$name.key" ${password:+-passin "pass:$password"} -subj "/CN=$name" -out "$dir/$name.csr" &&
+		openssl x509 -req -days 2 -in "$dir/$name.csr" -CA "$dir/$ca.pem" -CAkey "$dir/$ca.key" -CAcreateserial \
+			-extfile <(echo "${names:+subjectAltName=$names}") -out "$dir/$name.pem" 2>>"$dir/openssl.log" ||
+		{ cat "$dir/openssl.log" >&2; return 1; }
+}
+
+# certificate_authority DIR NAME
+certificate_authority() {
+	openssl req -x509 -days 2 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$2" \
+		-keyout "$1/$2.key" -out "$1/$2.pem" 2>"$1/openssl.log" || { cat "$1/openssl.log" >&2; return 1; }
 }
 
 # A new node, or one that was stopped or killed, with what it had.

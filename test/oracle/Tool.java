@@ -22,12 +22,22 @@ import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
+import org.apache.kafka.clients.admin.ScramCredentialInfo;
+import org.apache.kafka.clients.admin.ScramMechanism;
 import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.clients.admin.UserScramCredentialUpsertion;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.common.IsolationLevel;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionInfo;
+import org.apache.kafka.common.acl.AccessControlEntry;
+import org.apache.kafka.common.acl.AclBinding;
+import org.apache.kafka.common.acl.AclOperation;
+import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.resource.PatternType;
+import org.apache.kafka.common.resource.ResourcePattern;
+import org.apache.kafka.common.resource.ResourceType;
 import org.apache.kafka.clients.admin.ListOffsetsOptions;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerConfig;
@@ -57,6 +67,9 @@ final class Tool {
         "topic-id TOPIC",
         "group GROUP [TOPIC]                  topic, part, current, end, lag",
         "set-group GROUP TOPIC PART OFFSET",
+        "scram-user NAME PASSWORD             SCRAM-SHA-512, new or with another password",
+        "allow USER OPERATION TYPE PATTERN    an ACL; PATTERN may end in *; TYPE is TOPIC or GROUP",
+        "disallow USER OPERATION TYPE PATTERN takes it back",
         "send TOPIC PART KEY VALUE            one message; - is null, part - is any, \\xHEX raw bytes",
         "dump TOPIC                           part, offset, value as \\\\x hex, read_committed",
         "produce ...                          as Producer, without --bootstrap",
@@ -194,6 +207,32 @@ final class Tool {
         lines.forEach(out::println);
     }
 
+    private static AclBinding acl(List<String> words) {
+        String name = words.get(3);
+        PatternType pattern = name.endsWith("*") && name.length() > 1 ? PatternType.PREFIXED : PatternType.LITERAL;
+        return new AclBinding(
+            new ResourcePattern(ResourceType.fromString(words.get(2)),
+                pattern == PatternType.PREFIXED ? name.substring(0, name.length() - 1) : name, pattern),
+            new AccessControlEntry("User:" + words.get(0), "*", AclOperation.fromString(words.get(1)),
+                AclPermissionType.ALLOW));
+    }
+
+    private void allow(List<String> words, boolean allowed) throws Exception {
+        AclBinding acl = acl(words);
+        if (allowed) {
+            admin.createAcls(List.of(acl)).all().get();
+        } else {
+            admin.deleteAcls(List.of(acl.toFilter())).all().get();
+        }
+        await("the ACL", () -> admin.describeAcls(acl.toFilter()).values().get().isEmpty() != allowed);
+    }
+
+    private void scramUser(String name, String password) throws Exception {
+        ScramCredentialInfo info = new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096);
+        admin.alterUserScramCredentials(List.of(new UserScramCredentialUpsertion(name, info, password))).all().get();
+        await("user " + name, () -> admin.describeUserScramCredentials(List.of(name)).all().get().containsKey(name));
+    }
+
     private static byte[] raw(String word) {
         if (word.equals("-")) {
             return null;
@@ -254,6 +293,9 @@ final class Tool {
                     new TopicPartition(words.get(1), Integer.parseInt(words.get(2))),
                     new OffsetAndMetadata(Long.parseLong(words.get(3))))).all().get();
                 break;
+            case "scram-user": scramUser(words.get(0), words.get(1)); break;
+            case "allow": allow(words, true); break;
+            case "disallow": allow(words, false); break;
             case "send": send(words, out); break;
             case "dump": Oracle.dump(bootstrap, words.get(0), out); break;
             case "produce": Producer.produce(withBootstrap(words), out); break;
