@@ -31,10 +31,10 @@ sub send_all
 {
 	my (@lines) = @_;
 
-	open my $lock, '>>', "$ENV{SCRATCH}/tool.lock" or die "tool.lock: $!";
+	open my $lock, '>>', "$ENV{KAPPA_TOOL}.lock" or die "tool.lock: $!";
 	flock $lock, LOCK_EX;
-	open my $in, '+<:raw', "$ENV{SCRATCH}/tool.in" or die "tool.in: $!";
-	open my $out, '+<:raw', "$ENV{SCRATCH}/tool.out" or die "tool.out: $!";
+	open my $in, '+<:raw', "$ENV{KAPPA_TOOL}.in" or die "tool.in: $!";
+	open my $out, '+<:raw', "$ENV{KAPPA_TOOL}.out" or die "tool.out: $!";
 	$in->autoflush(1);
 	while (my @some = splice @lines, 0, 50)
 	{

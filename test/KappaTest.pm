@@ -27,9 +27,13 @@ our @EXPORT = qw(
 
 my $test = abs_path(dirname(__FILE__));
 my $scratch = $ENV{SCRATCH} or die "SCRATCH is not set; run ./check tap\n";
+my $test_name = basename($0, '.pl');
 my $main = $$;
 my $broker;
 my $generator;
+
+# Two tests may run side by side: nothing of one is the other's.
+$ENV{KAPPA_TOOL} = "$scratch/tool_$test_name";
 
 # Start the broker (again, with what it had).  Returns its address.
 sub broker_start
@@ -47,7 +51,7 @@ sub broker_start
 # there before it is started (see kafka_more_settings in lib.sh).
 sub broker_folder
 {
-	my $dir = "$scratch/kafka_" . basename($0, '.pl');
+	my $dir = "$scratch/kafka_$test_name";
 
 	mkdir $dir;
 	return $dir;
@@ -97,7 +101,7 @@ sub tool_async
 
 	die "fork: $!" unless defined $pid;
 	return $pid if $pid;
-	open STDOUT, '>', "$scratch/tap_async.log";
+	open STDOUT, '>', "$scratch/tap_async_$test_name.log";
 	open STDERR, '>&', \*STDOUT;
 	exec "$test/kafka/tool", @words or POSIX::_exit(127);
 }
@@ -131,7 +135,7 @@ sub kappa_server
 sub oracle_compare
 {
 	my ($node, $topic, %options) = @_;
-	my $lines = "$scratch/tap_lines";
+	my $lines = "$scratch/tap_lines_$test_name";
 	my ($out, $err);
 
 	my $database = delete $options{database} // 'postgres';

@@ -420,9 +420,10 @@ producer() { run_java Producer "$@"; }
 oracle() { run_java Oracle "$@"; }
 
 # One Tool that stays: no start of a JVM for each command.  It reads and answers through
-# two named pipes in scratch, so that any process may ask it (test/kafka/tool).
+# two named pipes in scratch, so that any process may ask it (test/kafka/tool).  Tests that
+# run side by side have one each: KAPPA_TOOL says where.
 tool_open() {
-	local pipe=$SCRATCH/tool
+	local pipe=${KAPPA_TOOL:-$SCRATCH/tool}
 	java_prepare || return 1
 	tool_close
 	mkfifo "$pipe.in" "$pipe.out"
@@ -441,9 +442,9 @@ tool_open() {
 # Prints the answer; fails with the reason on stderr.
 tool() {
 	local line lock out IFS=$'\t' code=1
-	exec {lock}>>"$SCRATCH/tool.lock" {out}<>"$SCRATCH/tool.out"
+	exec {lock}>>"${KAPPA_TOOL:-$SCRATCH/tool}.lock" {out}<>"${KAPPA_TOOL:-$SCRATCH/tool}.out"
 	flock $lock
-	printf '%s\n' "$*" 1<>"$SCRATCH/tool.in"
+	printf '%s\n' "$*" 1<>"${KAPPA_TOOL:-$SCRATCH/tool}.in"
 	IFS=' '
 	while :; do
 		if ! IFS= read -r -t 180 line <&$out; then
@@ -461,9 +462,9 @@ tool() {
 }
 
 tool_close() {
-	local pid
-	[ -e "$SCRATCH/tool.pid" ] || return 0
-	pid=$(cat "$SCRATCH/tool.pid")
+	local pid pipe=${KAPPA_TOOL:-$SCRATCH/tool}
+	[ -e "$pipe.pid" ] || return 0
+	pid=$(cat "$pipe.pid")
 	kill "$pid" 2>/dev/null && until_true 10 process_gone "$pid"
-	rm -f "$SCRATCH"/tool.*
+	rm -f "$pipe".*
 }
