@@ -650,6 +650,7 @@ request_known_databases(bool all)
 	return n > 0;
 }
 
+/* Its definition has changed: no worker waits any longer, neither a process nor a slot. */
 static void
 wake_workers(int32 subscription)
 {
@@ -658,9 +659,14 @@ wake_workers(int32 subscription)
 	{
 		SharedSlot *slot = &shared->slots[i];
 
-		if (slot->used && slot->slot.database == MyDatabaseId &&
-			slot->slot.subscription == subscription)
-			wake_process(slot->slot.pid);
+		if (!slot->used || slot->slot.database != MyDatabaseId ||
+			slot->slot.subscription != subscription)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		if (slot->slot.pid == 0)
+			slot->slot.next_retry = 0;
+		SpinLockRelease(&slot->mutex);
+		wake_process(slot->slot.pid);
 	}
 	LWLockRelease(shared->lock);
 }
