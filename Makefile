@@ -18,7 +18,7 @@ OBJS = \
 	kafka_client.o kafka_error.o kafka_question.o kafka_consume.o \
 	kafka_probe.o monotonic.o \
 	value.o decode.o transform_query.o transform.o key_table.o index_entries.o upsert.o target_table.o \
-	dead_letter.o ingest_batch.o intake.o ingest_run.o ingest_launcher.o ingest_bgw.o \
+	dead_letter.o ingest_batch.o intake.o ingest_run.o ingest_launcher.o worker.o worker_stop.o worker_watch.o ingest_bgw.o \
 	windows.o \
 	core/address.o core/backoff.o core/batch.o core/csv.o core/json.o core/json_path.o core/scalar.o core/window.o
 
@@ -27,7 +27,7 @@ REGRESS = setup windows views subscription brokers teardown
 PG_CONFIG  ?= pg_config
 PKG_CONFIG ?= pkg-config
 # Calls between our own files go straight to their target, not through a table that others could change.
-SHLIB_LINK  = $(shell $(PKG_CONFIG) --libs rdkafka) -lpthread -Wl,-Bsymbolic-functions
+SHLIB_LINK  = $(shell $(PKG_CONFIG) --libs rdkafka) -lpthread -Wl,-Bsymbolic
 PG_CPPFLAGS = $(shell $(PKG_CONFIG) --cflags rdkafka) -I$(srcdir)
 
 # Fault points (fault.h) are compiled in only for the tests: make FAULTS=1

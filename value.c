@@ -379,10 +379,18 @@ typedef struct ArrayBuild
 {
 	ValueType  *element;
 	ArrayBuildState *state;
-	int			ndims;			/* -1: not known yet */
-	int			dims[MAXDIM];
-	int			sizes[MAXDIM];	/* of the row being read */
+	int			ndims;			/* 0: not known yet */
+	int			dims[JSON_MAX_DEPTH];	/* -1: not known yet; of the first ndims */
 } ArrayBuild;
+
+/* At the first level that holds no arrays; more than an array can have are refused last. */
+static void
+set_dimensions(ArrayBuild *build, int ndims)
+{
+	build->ndims = ndims;
+	for (int i = 0; i < ndims; i++)
+		build->dims[i] = -1;
+}
 
 /* Elements of one nesting level; false where the shape is not rectangular. */
 static bool
@@ -392,17 +400,15 @@ array_level(ArrayBuild *build, const JsonSpan *span, int level, ValueError *erro
 	JsonSpan	element;
 	int			count = 0;
 
-	if (level >= MAXDIM)
-		return bad(error, ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many array dimensions");
 	json_elements(span, &it);
 	while (json_next_element(&it, &element))
 	{
 		/* the first element that is no array tells how many dimensions there are */
-		bool		deeper = build->ndims < 0 ? element.kind == JSON_ARRAY :
+		bool		deeper = build->ndims == 0 ? element.kind == JSON_ARRAY :
 			level + 1 < build->ndims;
 
-		if (build->ndims < 0 && !deeper)
-			build->ndims = level + 1;
+		if (build->ndims == 0 && !deeper)
+			set_dimensions(build, level + 1);
 		if (deeper && element.kind != JSON_ARRAY)
 			return bad(error, ERRCODE_INVALID_TEXT_REPRESENTATION,
 					   "malformed JSON array: sub-arrays must have matching dimensions");
@@ -423,8 +429,8 @@ array_level(ArrayBuild *build, const JsonSpan *span, int level, ValueError *erro
 		}
 		count++;
 	}
-	if (build->ndims < 0)
-		build->ndims = level + 1;	/* empty */
+	if (build->ndims == 0)
+		set_dimensions(build, level + 1);	/* empty */
 	if (build->dims[level] >= 0 && build->dims[level] != count)
 		return bad(error, ERRCODE_INVALID_TEXT_REPRESENTATION,
 				   "malformed JSON array: sub-arrays must have matching dimensions");
@@ -435,16 +441,16 @@ array_level(ArrayBuild *build, const JsonSpan *span, int level, ValueError *erro
 static bool
 array_to_value(ValueType *type, const JsonSpan *span, Datum *value, ValueError *error)
 {
-	ArrayBuild	build = {.element = type->element, .ndims = -1};
-	int			lbs[MAXDIM];
+	ArrayBuild	build;
+	int			lbs[MAXDIM] = {1, 1, 1, 1, 1, 1};
 
-	for (int i = 0; i < MAXDIM; i++)
-	{
-		build.dims[i] = -1;
-		lbs[i] = 1;
-	}
+	build.element = type->element;
+	build.state = NULL;
+	build.ndims = 0;
 	if (!array_level(&build, span, 0, error))
 		return false;
+	if (build.ndims > MAXDIM)
+		return bad(error, ERRCODE_PROGRAM_LIMIT_EXCEEDED, "too many array dimensions");
 	if (build.state == NULL)
 		*value = PointerGetDatum(construct_empty_array(type->element->typid));
 	else

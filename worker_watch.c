@@ -1,0 +1,169 @@
+/*
+ * worker_watch.c
+ *		Between batches: is the topic still the same, who may see what about us.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "intake.h"
+#include "kafka_question.h"
+#include "position.h"
+#include "shmem.h"
+#include "worker.h"
+
+#define TOPIC_CHECK_MS		10000	/* new partitions, topic id */
+#define GROUP_COMMIT_MS		1000	/* Kafka's own tools see us this fresh */
+#define PUBLISH_MS			200		/* live state in shared memory */
+
+/* ---------------------------------------------------------------- the topic */
+
+/* Another id than the stored one: deleted and made anew. */
+static void
+check_topic_id(void)
+{
+	char		id[64];
+	KafkaError	error;
+
+	if (worker.sub->topic_id == NULL ||
+		!kafka_topic_id(worker.client, worker.sub->topic, id, sizeof(id), 500, &error) ||
+		strcmp(id, worker.sub->topic_id) == 0)
+		return;
+	for (int i = 0; i < worker.intake->nparts; i++)
+	{
+		IntakePartition *p = &worker.intake->parts[i];
+
+		if (p->fetching)
+			store_stop(p->pos.part, "recreated", p->pos.next_offset, p->pos.next_offset,
+					   "the topic has another id: it was deleted and made anew");
+	}
+	leave_to_reload();
+}
+
+/* Rows for partitions that the topic has got since; they start at their first message. */
+static void
+add_partitions(int npartitions)
+{
+	int			added = 0;
+
+	for (int32 part = worker.known_partitions; part < npartitions; part++)
+	{
+		int64_t		low;
+		int64_t		high;
+		KafkaError	error;
+
+		if (part % worker.sub->workers != worker.me.worker)
+			continue;
+		if (!kafka_offsets(worker.client, worker.sub->topic, part, &low, &high, 500, &error))
+			return;
+		begin_under_lock();
+		add_position(worker.sub->id, part, low);
+		worker_commit();
+		added++;
+	}
+	if (added > 0)
+		leave_to_reload();
+	worker.known_partitions = npartitions;
+}
+
+void
+check_topic(TimestampTz now)
+{
+	KafkaMetadata *metadata;
+	KafkaError	error;
+	int			npartitions = 0;
+
+	if (now < worker.next_topic_check)
+		return;
+	worker.next_topic_check = TimestampTzPlusMilliseconds(now, TOPIC_CHECK_MS);
+	metadata = kafka_metadata(worker.client, worker.sub->topic, 500, &error);
+	if (metadata == NULL)
+		return;
+	if (metadata->ntopics == 1)
+		npartitions = metadata->topics[0].partitions;
+	kafka_free_metadata(metadata);
+	if (npartitions > worker.known_partitions)
+		add_partitions(npartitions);
+	check_topic_id();
+}
+
+/* ---------------------------------------------------------------- being seen */
+
+static bool
+open_transaction_ahead(const IntakePartition *p, TimestampTz now)
+{
+	return p->fetching && p->at_end && p->high_watermark > p->expected &&
+		now - p->end_seen > USECS_PER_SEC;
+}
+
+static void
+publish_partition(IntakePartition *p, TimestampTz now)
+{
+	PartitionStatus status;
+	int64_t		low;
+	int64_t		high;
+
+	kafka_cached_offsets(worker.client, worker.sub->topic, p->pos.part, &low, &high);
+	if (high >= 0)
+		p->high_watermark = high;
+	status.high_watermark = p->high_watermark;
+	status.end_offset = p->at_end ? p->expected : -1;
+	status.end_seen = p->end_seen;
+	status.idle = p->fetching && p->at_end && now - p->end_seen > worker.sub->idle_timeout;
+	set_partition_status(MyDatabaseId, worker.sub->id, p->pos.part, &status);
+}
+
+static void
+publish_state(TimestampTz now)
+{
+	Intake	   *intake = worker.intake;
+	char	   *reason = NULL;
+
+	for (int i = 0; i < intake->nparts; i++)
+		if (reason == NULL && open_transaction_ahead(&intake->parts[i], now))
+			reason = psprintf("open transaction at offset %lld",
+							  (long long) intake->parts[i].expected);
+	if (intake_at_end(intake) && !intake_has_work(intake))
+		worker_slot_state(worker.slot, WORKER_IDLE, reason);
+	else
+		worker_slot_state(worker.slot, WORKER_RUNNING, NULL);
+	if (reason)
+		pfree(reason);
+}
+
+void
+publish_status(bool now_please)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < worker.next_publish && !now_please)
+		return;
+	worker.next_publish = TimestampTzPlusMilliseconds(now, PUBLISH_MS);
+	for (int i = 0; i < worker.intake->nparts; i++)
+		publish_partition(&worker.intake->parts[i], now);
+	publish_state(now);
+}
+
+/* Offsets to the consumer group, once the commit that they stand for is flushed. */
+void
+commit_to_group(TimestampTz now)
+{
+	KafkaPlace *places;
+
+	if (!worker.group_behind || now < worker.next_group_commit ||
+		GetFlushRecPtr(NULL) < worker.group_lsn)
+		return;
+	places = palloc(sizeof(KafkaPlace) * Max(worker.intake->nparts, 1));
+	for (int i = 0; i < worker.intake->nparts; i++)
+	{
+		places[i].part = worker.intake->parts[i].pos.part;
+		places[i].offset = worker.intake->parts[i].pos.next_offset;
+	}
+	kafka_commit(worker.client, worker.sub->topic, places, worker.intake->nparts);
+	pfree(places);
+	worker.group_behind = false;
+	worker.next_group_commit = TimestampTzPlusMilliseconds(now, GROUP_COMMIT_MS);
+}
