@@ -112,7 +112,7 @@ is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = 'hand' AND (length(
 
 	sql('CREATE TABLE hand_csv (a integer, t text, ts timestamptz)');
 	judge('hand_csv', [
-			map({ [ '22P02', qr/integer/, $_ ] } "\xef\xbb\xbf1,a,", 'x,a,', '1.0,a,', '1e2,a,', 'NaN,a,', '0x1,a,', '"1"2x,a,', '+,a,'),
+			map({ [ '22P02', qr/integer/, $_ ] } "\xef\xbb\xbf1,a,", 'x,a,', '1.0,a,', '1e2,a,', 'NaN,a,', '0x,a,', '"1"2x,a,', '+,a,'),
 			map({ [ '22021', $utf8, $_ ] } "1,\xff,", "1,a\0b,", "\0", "1,\xc0\x80,", "1,\xed\xa0\x80,", "1,cut \xe6\x97,", "\x1f\x8b\x08\x00"),
 			map({ [ '22P04', qr/missing data/, $_ ] } '', '1', '1,a', "\n"), map({ [ '22P04', qr/extra data/, $_ ] } '1,a,,', '1,a,,x', ',' x 100_000),
 			map({ [ '22P04', qr/quot/, $_ ] } '1,"a,', '"', '1,"a""'), [ '22P04', qr/record/, "1,a,\n2,b," ],

@@ -116,7 +116,8 @@ stops('gap', 'gap: partition 1, offsets [2, 4): ', 'messages gone from the broke
 becomes("SELECT string_agg(next_offset::text, ',' ORDER BY part) FROM kappa.stat_partition WHERE name = 'gap'", '5,2,5',
 	'the other partitions go on');
 is(sql("SELECT verdict FROM kappa.stat_partition WHERE name = 'gap' AND part = 1"), 'gap', 'stat_partition says which one');
-stops('down_longer', 'recreated: partition 0, offsets [9, 10): ', 'made again and longer');
+# by the last message, or by the topic's id where librdkafka knows of them
+stops('down_longer', qr/recreated: partition 0, offsets \[(9|10), 10\): /, 'made again and longer');
 stops('down_shorter', 'truncated: partition 0, offsets [4, 10): ', 'made again and shorter');
 stops('up', 'truncated: partition 0, offsets [0, 10): ', 'made again: still stopped when it has grown');
 is(sql("SELECT count(*) FROM $_ WHERE value NOT LIKE 'old%'"), '0', "nothing of the new topic is stored: $_") for @remade;
