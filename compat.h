@@ -17,6 +17,7 @@
 #include "access/tableam.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
@@ -200,14 +201,14 @@ insert_index_tuples_if_new(ResultRelInfo *rri, TupleTableSlot *slot, EState *est
 #endif
 }
 
-/* A scan of the index that sees what other transactions are about to commit. */
+/* A scan of the index */
 static inline IndexScanDesc
-index_begin_dirty(Relation rel, Relation index, Snapshot dirty, int nkeys)
+index_begin(Relation rel, Relation index, Snapshot snapshot, int nkeys)
 {
 #if PG_VERSION_NUM >= 180000
-	return index_beginscan(rel, index, dirty, NULL, nkeys, 0);
+	return index_beginscan(rel, index, snapshot, NULL, nkeys, 0);
 #else
-	return index_beginscan(rel, index, dirty, nkeys, 0);
+	return index_beginscan(rel, index, snapshot, nkeys, 0);
 #endif
 }
 
@@ -228,6 +229,20 @@ executor_run(QueryDesc *query)
 	ExecutorRun(query, ForwardScanDirection, 0);
 #else
 	ExecutorRun(query, ForwardScanDirection, 0, true);
+#endif
+}
+
+/* GROUP BY expressions where they are used, as before 18 gave them an entry of their own. */
+static inline void
+flatten_groups(Query *query)
+{
+#if PG_VERSION_NUM >= 180000
+	if (!query->hasGroupRTE)
+		return;
+	query->targetList = (List *) flatten_group_exprs(NULL, query, (Node *) query->targetList);
+	query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
+	query->rtable = list_truncate(query->rtable, list_length(query->rtable) - 1);
+	query->hasGroupRTE = false;
 #endif
 }
 

@@ -9,6 +9,7 @@
 
 extern PGDLLEXPORT int kappa_worker_memory; /* kB */
 extern PGDLLEXPORT int kappa_max_future;	/* ms */
+extern PGDLLEXPORT int kappa_batch_log; /* lines, 0: off */
 
 extern void register_launcher(void);
 

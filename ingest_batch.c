@@ -47,6 +47,7 @@
 #include "position.h"
 #include "target_table.h"
 #include "transform.h"
+#include "window_batch.h"
 
 /* So many rows may fail for a lasting reason before we believe it is not theirs. */
 #define LASTING_LIMIT	8
@@ -745,6 +746,92 @@ write_rows(Work *work)
 	end_stage(work);
 }
 
+/* ---------------------------------------------------------------- window views */
+
+typedef struct ViewArg
+{
+	WindowView *view;
+	const Row  *rows;
+	const FoldOrigin *origins;
+	int			n;
+} ViewArg;
+
+static void
+fold_view(Work *work, void *arg)
+{
+	ViewArg    *v = arg;
+
+	window_batch(v->view, work->target, work->batch->worker, v->rows, v->origins, v->n);
+}
+
+static void
+stop_view(Work *work, const WindowView *view, const char *reason)
+{
+	stop_window_view(view, reason);
+	work->batch->view_stopped = true;
+}
+
+/* An error of the view's own expressions: it stands still, the rows go on. */
+static void
+fold_view_with_care(Work *work, ViewArg *arg)
+{
+	ErrorData  *error = attempt(work, fold_view, arg);
+
+	if (error == NULL)
+		return;
+	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+		ThrowErrorData(error);
+	stop_view(work, arg->view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));
+}
+
+/* The rows that are stored now, with what they are judged by. */
+static void
+collect_stored(Work *work, ViewArg *arg)
+{
+	Batch	   *batch = work->batch;
+	Row		   *rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Row) * Max(work->nrows, 1));
+	FoldOrigin *origins = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(FoldOrigin) * Max(work->nrows, 1));
+
+	for (int i = 0; i < work->nrows; i++)
+	{
+		const KafkaMessage *message = &batch->messages[work->rows[i].message];
+
+		if (batch->verdicts[work->rows[i].message] != VERDICT_STORED)
+			continue;
+		rows[arg->n] = work->rows[i];
+		origins[arg->n].part = message->part;
+		origins[arg->n].offset = message->offset;
+		origins[arg->n++].verdict = batch->verdict_of ? batch->verdict_of(batch->verdict_arg, message->part) : DT_NOBEGIN;
+	}
+	arg->rows = rows;
+	arg->origins = origins;
+}
+
+static void
+fold_views(Work *work)
+{
+	ViewArg		arg = {0};
+	ListCell   *lc;
+
+	if (work->batch->sub->window_views == NIL)
+		return;
+	collect_stored(work, &arg);
+	if (arg.n == 0)
+		return;
+	foreach(lc, work->batch->sub->window_views)
+	{
+		arg.view = lfirst(lc);
+		if (work->target->general)
+			stop_view(work, arg.view, "the target has rules or BEFORE ROW triggers now, so its rows are not what the messages say");
+		else if (work->careful)
+			fold_view_with_care(work, &arg);
+		else
+			fold_view(work, &arg);
+	}
+}
+
+/* ---------------------------------------------------------------- the batch */
+
 void
 apply_batch(Batch *batch, bool careful)
 {
@@ -769,6 +856,7 @@ apply_batch(Batch *batch, bool careful)
 	}
 	produce(&work);
 	write_rows(&work);
+	fold_views(&work);
 	FreeExecutorState(estate);
 	target_close(work.target);
 }

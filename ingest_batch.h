@@ -40,6 +40,11 @@ typedef struct Batch
 	TimestampTz *event_times;	/* newest of a message's rows, DT_NOBEGIN: none */
 	List	   *dead;			/* of DeadLetter */
 	int64		nrows;			/* rows that went to the target */
+	/* window views; whoever makes the batch fills these in where there are any */
+	int			worker;			/* whose partials are written */
+	TimestampTz (*verdict_of) (void *arg, int32 part);	/* what a partition's rows are judged by */
+	void	   *verdict_arg;
+	bool		view_stopped;	/* load the views anew */
 } Batch;
 
 /* In the current memory context, which must live to the end of the batch. */

@@ -134,7 +134,7 @@ batch_transaction(bool careful)
 	begin_under_lock();
 	set_constraints_immediate();
 	MemoryContextSwitchTo(worker.batch_context);
-	batch = make_batch(worker.sub, intake->messages, intake->nmessages);
+	batch = intake_batch(intake, worker.me.worker);
 	apply_batch(batch, careful);
 	FAULT_POINT("before_position");
 	stopped = intake_store(intake, batch);
@@ -144,7 +144,7 @@ batch_transaction(bool careful)
 	FAULT_POINT("after_commit");
 	WalUsageAccumDiff(&wal, &pgWalUsage, &wal_start);
 	worker_slot_commit(worker.slot, intake->nmessages, batch->nrows, intake->bytes, wal.wal_bytes);
-	worker.stopped = stopped > 0;
+	worker.stopped = stopped > 0 || batch->view_stopped;
 }
 
 /* NULL: committed. */
@@ -324,6 +324,7 @@ run_batch(void)
 			stop_for_error(error, false);
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
+	watch_event_time(GetCurrentTimestamp());
 	publish_status(true);
 }
 
@@ -413,6 +414,7 @@ turn(void)
 	commit_to_group(now);
 	check_fetches();
 	check_topic(now);
+	watch_event_time(now);
 	publish_status(false);
 	if (wait < 0)
 		pgstat_report_stat(false);

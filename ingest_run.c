@@ -31,6 +31,7 @@
 #include "intake.h"
 #include "position.h"
 #include "subscription.h"
+#include "window_view.h"
 
 #define WAIT_MS			100
 #define ANSWER_MS		30000	/* the broker must have answered by then */
@@ -131,12 +132,14 @@ store_batch(Intake *intake, MemoryContext context)
 	check_fetches(intake);
 	MemoryContextReset(context);
 	old = MemoryContextSwitchTo(context);
-	batch = make_batch(intake->sub, intake->messages, intake->nmessages);
+	batch = intake_batch(intake, 0);
 	apply_batch(batch, true);
 	intake_store(intake, batch);
 	MemoryContextSwitchTo(old);
 	intake_release(intake);
 	CommandCounterIncrement();
+	if (batch->view_stopped)
+		intake->sub->window_views = load_window_views(intake->sub->id);
 	return n;
 }
 
@@ -217,6 +220,7 @@ kappa_run(PG_FUNCTION_ARGS)
 	context = AllocSetContextCreate(CurrentMemoryContext, "kappa.run", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
 	sub = control_subscription(text_to_cstring(PG_GETARG_TEXT_PP(0)), "kappa.run()");
+	sub->window_views = load_window_views(sub->id);
 	positions = load_positions(sub->id, -1, 1, &n);
 	session = broker_connect(sub->server, sub->owner, sub->options, NULL);
 	intake = make_intake(sub, session->client, positions, n);

@@ -31,6 +31,7 @@
 #include "ingest.h"
 #include "intake.h"
 #include "kafka_question.h"
+#include "watermark.h"
 
 #define ASK_TIMEOUT		500		/* ms */
 
@@ -250,6 +251,7 @@ take(Intake *intake, KafkaMessage *message)
 	p->last_arrival = intake->now;
 	p->expected = message->offset + 1;
 	p->at_end = false;
+	p->idle_proved = 0;
 	intake->bytes += message->key_len + message->value_len;
 	intake->messages[intake->nmessages++] = *message;
 	return result;
@@ -276,6 +278,8 @@ end_of_partition(Intake *intake, const KafkaPlace *place)
 		intake->now - p->last_arrival > SILENCE && p->pos.last_offset >= 0)
 		p->recheck = true;
 	p->last_arrival = intake->now;
+	if (place->offset > p->expected)
+		p->idle_proved = 0;
 	p->expected = place->offset;
 	p->at_end = true;
 	p->end_seen = intake->now;
@@ -445,6 +449,25 @@ intake_recheck(IntakePartition *p, const KafkaRecord *record)
 	}
 	return record->offset == p->pos.last_offset && record->timestamp == p->pos.last_timestamp &&
 		record->fingerprint == p->pos.last_fingerprint;
+}
+
+/* ---------------------------------------------------------------- the batch */
+
+static TimestampTz
+verdict_watermark(void *arg, int32 part)
+{
+	return intake_partition(arg, part)->pos.verdict_watermark;
+}
+
+Batch *
+intake_batch(Intake *intake, int worker)
+{
+	Batch	   *batch = make_batch(intake->sub, intake->messages, intake->nmessages);
+
+	batch->worker = worker;
+	batch->verdict_of = verdict_watermark;
+	batch->verdict_arg = intake;
+	return batch;
 }
 
 /* ---------------------------------------------------------------- storing */
@@ -658,6 +681,28 @@ store_verdicts(Store *store)
 	}
 }
 
+/* What the next batch of each partition in this one is judged by. */
+static void
+move_watermarks(Store *store)
+{
+	TimestampTz watermark;
+
+	if (store->intake->sub->event_time == NULL)
+		return;
+	watermark = subscription_event_time(store->intake, GetCurrentTimestamp()).watermark;
+	for (int i = 0; i < store->intake->nparts; i++)
+	{
+		Position   *pos = &store->intake->parts[i].pos;
+		TimestampTz judged_by = pos->verdict_watermark;
+
+		if (!store->touched[i])
+			continue;
+		take_watermark(pos, watermark);
+		if (kappa_batch_log > 0)
+			log_batch(store->intake->sub->id, pos, judged_by, store->deltas[i].next_offset);
+	}
+}
+
 int
 intake_store(Intake *intake, Batch *batch)
 {
@@ -680,6 +725,7 @@ intake_store(Intake *intake, Batch *batch)
 	if (!batch->sub->stop_on_error)
 		store_dead_letters(batch, account_start, intake);
 	store_verdicts(&store);
+	move_watermarks(&store);
 	advance_touched(&store);
 	if (batch->sub->stop_on_error)
 		stopped += stop_at_bad_messages(&store);

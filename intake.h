@@ -29,6 +29,7 @@ typedef struct IntakePartition
 	bool		recheck;		/* the last stored message must be read again first */
 	TimestampTz last_arrival;	/* of a message, or of the news that there is none */
 	bool		at_end;			/* nothing behind expected, as last seen */
+	TimestampTz idle_proved;	/* the broker has said so idle_timeout after last_arrival; 0: not yet */
 	TimestampTz end_seen;
 	int64		high_watermark; /* as last seen, -1 */
 } IntakePartition;
@@ -117,6 +118,10 @@ extern bool intake_at_end(const Intake *intake);
  * intake_save has saved.
  */
 extern int	intake_store(Intake *intake, Batch *batch);
+
+/* A batch of the messages in hand, judged by what its partitions have stored. */
+extern Batch *intake_batch(Intake *intake, int worker);
+
 typedef struct IntakeState IntakeState;
 extern IntakeState *intake_save(const Intake *intake);
 extern void intake_restore(Intake *intake, const IntakeState *state);

@@ -26,6 +26,7 @@ void		_PG_init(void);
 
 int			kappa_worker_memory = 128 * 1024;
 int			kappa_max_future = 60 * 1000;
+int			kappa_batch_log = 0;
 int			kappa_max_workers = 32;
 int			kappa_max_partitions = 4096;
 char	   *kappa_secrets_file = NULL;
@@ -49,6 +50,12 @@ define_settings(void)
 							&kappa_max_future,
 							60 * 1000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("kappa.batch_log",
+							"Lines kept in kappa.batch_log, one a commit and partition.",
+							"0: none are written.  For checking what late rows were judged by.",
+							&kappa_batch_log,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("kappa.secrets_file",
 							   "File that holds named secrets for Kafka servers.",
 							   "Mode 0600, owned by the server's user; named by the option \"secret\".",

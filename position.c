@@ -25,6 +25,7 @@
 #include "utils/guc.h"
 
 #include "catalog.h"
+#include "ingest.h"
 #include "position.h"
 
 static SPIPlanPtr advance_by_tid = NULL;
@@ -40,14 +41,14 @@ static SPIPlanPtr advance_by_key = NULL;
 	"holes = holes + $10, future_rows = future_rows + $11, " \
 	"high_watermark = coalesce($12, high_watermark), last_offset = $13, last_timestamp = $14, " \
 	"last_fingerprint = $15, last_message_time = coalesce($16, last_message_time), " \
-	"max_event_time = $17, recent_messages = $18, recent_dead = $19 "
+	"max_event_time = $17, recent_messages = $18, recent_dead = $19, verdict_watermark = $20 "
 #define ADVANCE_BY_TID \
 	ADVANCE_SET "WHERE ctid = $1 AND subscription + 0 = $2 AND part + 0 = $3 " \
 	"AND next_offset = $4 AND stop_word IS NULL RETURNING ctid"
 #define ADVANCE_BY_KEY \
 	ADVANCE_SET "WHERE $1 IS NOT NULL AND subscription = $2 AND part = $3 " \
 	"AND next_offset = $4 AND stop_word IS NULL RETURNING ctid"
-#define ADVANCE_ARGS 19
+#define ADVANCE_ARGS 20
 
 #define HOME_PAGES	16			/* a row below this block is never moved */
 #define MOVE_EVERY	100			/* looks at whether to move one, in updates */
@@ -63,7 +64,7 @@ prepare_advance(const char *sql)
 	Oid			types[ADVANCE_ARGS] = {
 		TIDOID, INT4OID, INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
 		INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
-		TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT4OID
+		TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT4OID, TIMESTAMPTZOID
 	};
 	SPIPlanPtr	plan = SPI_prepare_cursor(sql, ADVANCE_ARGS, types, CURSOR_OPT_GENERIC_PLAN);
 
@@ -134,12 +135,15 @@ advance_one(int32 subscription, Position *position, const PositionDelta *delta)
 	values[16] = TimestampTzGetDatum(position->max_event_time);
 	values[17] = Int32GetDatum(position->recent_messages);
 	values[18] = Int32GetDatum(position->recent_dead);
+	values[19] = TimestampTzGetDatum(position->verdict_watermark);
 	if (delta->high_watermark < 0)
 		nulls[11] = 'n';
 	if (!message)
 		nulls[12] = nulls[13] = nulls[14] = 'n';
 	if (TIMESTAMP_NOT_FINITE(position->max_event_time))
 		nulls[16] = 'n';
+	if (TIMESTAMP_NOT_FINITE(position->verdict_watermark))
+		nulls[19] = 'n';
 
 	if (!try_advance(advance_by_tid, values, nulls, position) &&
 		!try_advance(advance_by_key, values, nulls, position))
@@ -168,6 +172,24 @@ advance_positions(int32 subscription, int n, Position **positions, const Positio
 		advance_by_key = prepare_advance(ADVANCE_BY_KEY);
 	for (int i = 0; i < n; i++)
 		advance_one(subscription, positions[i], &deltas[i]);
+	catalog_end(&scope);
+}
+
+void
+log_batch(int32 subscription, const Position *position, TimestampTz judged_by, int64 next_offset)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {
+		CATALOG_INT4(subscription), CATALOG_INT4(position->part), CATALOG_INT8(position->next_offset),
+		CATALOG_INT8(next_offset), {TIMESTAMPTZOID, TimestampTzGetDatum(judged_by), false},
+		{TIMESTAMPTZOID, TimestampTzGetDatum(position->verdict_watermark), false},
+		{TIMESTAMPTZOID, TimestampTzGetDatum(position->max_event_time), false}, CATALOG_INT4(kappa_batch_log)
+	};
+
+	catalog_begin(&scope);
+	catalog_execute("WITH line AS (INSERT INTO kappa.batch_log (subscription, part, from_offset, to_offset, judged_by, "
+					"verdict_watermark, max_event_time) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id) "
+					"DELETE FROM kappa.batch_log b USING line WHERE b.id <= line.id - $8", lengthof(args), args);
 	catalog_end(&scope);
 }
 
@@ -201,6 +223,8 @@ read_position(int row, Position *position)
 	position->recent_messages = DatumGetInt32(catalog_value(row, 9, &null));
 	position->recent_dead = DatumGetInt32(catalog_value(row, 10, &null));
 	position->tid = *(ItemPointer) DatumGetPointer(catalog_value(row, 11, &null));
+	value = catalog_value(row, 12, &null);
+	position->verdict_watermark = int64_or(value, null, DT_NOBEGIN);
 }
 
 Position *
@@ -214,7 +238,7 @@ load_positions(int32 subscription, int worker, int workers, int *n)
 	catalog_begin(&scope);
 	*n = (int) catalog_execute("SELECT part, start_offset, next_offset, last_offset, last_timestamp, "
 							   "last_fingerprint, max_event_time, stop_word, recent_messages, "
-							   "recent_dead, ctid FROM kappa.position "
+							   "recent_dead, ctid, verdict_watermark FROM kappa.position "
 							   "WHERE subscription = $1 AND ($2 < 0 OR part % $3 = $2) ORDER BY part",
 							   3, args);
 	positions = MemoryContextAlloc(caller, sizeof(Position) * Max(*n, 1));
@@ -231,8 +255,9 @@ add_position(int32 subscription, int32 part, int64 offset)
 	CatalogArg	args[] = {CATALOG_INT4(subscription), CATALOG_INT4(part), CATALOG_INT8(offset)};
 
 	catalog_begin(&scope);
-	catalog_execute("INSERT INTO kappa.position (subscription, part, start_offset, next_offset) "
-					"VALUES ($1, $2, $3, $3) ON CONFLICT DO NOTHING", 3, args);
+	catalog_execute("INSERT INTO kappa.position (subscription, part, start_offset, next_offset, verdict_watermark) "
+					"SELECT $1, $2, $3, $3, max(verdict_watermark) FROM kappa.position WHERE subscription = $1 "
+					"ON CONFLICT DO NOTHING", 3, args);
 	catalog_end(&scope);
 }
 

@@ -22,6 +22,7 @@ typedef struct Position
 	int64		last_timestamp;
 	uint64		last_fingerprint;
 	TimestampTz max_event_time; /* DT_NOBEGIN: none */
+	TimestampTz verdict_watermark;	/* DT_NOBEGIN: none */
 	char		stop_word[16];	/* "" where it is not stopped */
 	int			recent_messages;
 	int			recent_dead;
@@ -44,17 +45,23 @@ typedef struct PositionDelta
 /* All partitions of a subscription, ordered; worker < 0: all, else its own. */
 extern Position *load_positions(int32 subscription, int worker, int workers, int *n);
 
-/* Rows for new partitions, (part, offset) each; present ones stay. */
+/*
+ * A row for a new partition; a present one stays.  It is judged as strictly as the
+ * strictest of those that are there: so the final watermark does not go back.
+ */
 extern void add_position(int32 subscription, int32 part, int64 offset);
 
 /*
  * The fence: move each row from positions[i]->next_offset and add its delta.
- * The other fields (last_*, max_event_time, recent_*) are stored as they are;
+ * The other fields (last_*, max_event_time, verdict_watermark, recent_*) are stored as they are;
  * next_offset and tid are brought up to date.  ERROR 40001 where a stored value is
  * not the expected one: another owner was here.
  */
 extern void advance_positions(int32 subscription, int n, Position **positions,
 							  const PositionDelta *deltas);
+
+/* kappa.batch_log: a line for the positions' move to next_offset, what it was judged by, what comes next. */
+extern void log_batch(int32 subscription, const Position *position, TimestampTz judged_by, int64 next_offset);
 
 /* Durable stop of one partition; keeps an earlier one. */
 extern void stop_partition(const Subscription *sub, int32 part, const char *word,

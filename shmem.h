@@ -66,6 +66,8 @@ typedef struct PartitionStatus
 	int64		high_watermark;	/* -1 unknown */
 	int64		end_offset;		/* last end seen: read_committed position, -1 */
 	TimestampTz end_seen;		/* when */
+	TimestampTz last_arrival;	/* of a message, or of the end */
+	TimestampTz idle_proved;	/* when the broker last said that nothing stands behind end_offset; 0: not so */
 	bool		idle;
 } PartitionStatus;
 

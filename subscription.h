@@ -53,6 +53,7 @@ typedef struct Subscription
 	bool		foreign_identity;	/* made in another cluster or database */
 	char	   *topic_id;		/* NULL: unknown */
 	bool		changed_here;	/* by the current transaction */
+	List	   *window_views;	/* of WindowView: whoever runs batches loads them (window_view.h) */
 } Subscription;
 
 /* By name or id; missing: NULL if missing_ok, else ERROR 42704 with a hint. */

@@ -158,7 +158,7 @@ upsert_begin(Upsert *upsert, TargetTable *target)
 		if (RelationGetRelid(index) != target->key_index)
 			continue;
 		make_keys(upsert, index);
-		upsert->scan = index_begin_dirty(target->rel, index, &upsert->dirty, upsert->nkeys);
+		upsert->scan = index_begin(target->rel, index, &upsert->dirty, upsert->nkeys);
 	}
 }
 

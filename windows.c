@@ -31,7 +31,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
-#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/rangetypes.h"
@@ -39,8 +38,8 @@
 #include "utils/typcache.h"
 #include "windowapi.h"
 
-#define ZONE_SPANS		8
-#define UNIX_TO_PG_SECS	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+#include "window_grid.h"
+
 
 typedef struct TimeType
 {
@@ -76,11 +75,7 @@ typedef struct WindowCall
 	char		zone_name[TZ_STRLEN_MAX + 1];
 
 	WindowHop	hop;			/* tumble uses hop.slide alone */
-	WindowZone	zone;
-	pg_tz	   *tz;
-	ZoneSpan	spans[ZONE_SPANS];	/* the last ones looked up */
-	int			nspans;
-	int			oldest;
+	ZoneCache	zone;
 	int64		last_start;		/* tumble: the last window given */
 	int64		last_end;
 	RangeType  *last_range;
@@ -115,58 +110,6 @@ PG_FUNCTION_INFO_V1(kappa_session_window_timestamp);
 PG_FUNCTION_INFO_V1(kappa_session);
 
 /* Errors ---------------------------------------------------------------- */
-
-/* A length that core/window.c refused; what names the arguments */
-static void
-length_error(WindowStatus status, const char *what)
-{
-	const char *message = NULL;
-	const char *hint = NULL;
-
-	switch (status)
-	{
-		case WINDOW_NOT_POSITIVE:
-			message = "must be greater than zero";
-			hint = "Give a length such as '1 minute'.";
-			break;
-		case WINDOW_MIXED_MONTHS:
-			message = "cannot hold months together with days or time";
-			hint = "Give months and years ('1 month'), or weeks, days and time ('30 days') alone.";
-			break;
-		case WINDOW_MIXED_DAYS:
-			message = "cannot hold days together with time when time_zone is given";
-			hint = "Give whole days ('2 days') or time ('6 hours') alone, or leave time_zone out.";
-			break;
-		case WINDOW_LONG_TIME:
-			message = "cannot be a time of 24 hours or more when time_zone is given";
-			hint = "Give local days ('1 day'), or leave time_zone out and set origin.";
-			break;
-		case WINDOW_PART_OF_DAY:
-			message = "must be whole days, months or years for type date";
-			hint = "Cast the date to timestamp for shorter windows.";
-			break;
-		case WINDOW_MIXED_KINDS:
-			message = "must both be time or both be days when time_zone is given";
-			hint = "Give for example '24 hours' by '1 hour', or '7 days' by '1 day'.";
-			break;
-		case WINDOW_NOT_MULTIPLE:
-			message = "do not fit: size must be a whole multiple of slide";
-			hint = "Only sizes in hours or less, without time_zone, may be another length.";
-			break;
-		case WINDOW_MONTHS_IN_GAP:
-			message = "cannot hold months or years";
-			hint = "Give days or time, such as '30 days'.";
-			break;
-		default:
-			ereport(ERROR,
-					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					 errmsg("%s out of range", what)));
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s %s", what, message),
-			 errhint("%s", hint)));
-}
 
 static void
 window_out_of_range(const TimeType *type)
@@ -245,114 +188,6 @@ copy_range(const RangeType *range)
 	return PointerGetDatum(memcpy(palloc(size), range, size));
 }
 
-static WindowLength
-window_length(const Interval *interval, const char *what)
-{
-	WindowLength length = {interval->time, interval->day, interval->month};
-
-	if (interval_is_infinite(interval))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be finite", what),
-				 errhint("Give a length such as '1 minute'.")));
-	return length;
-}
-
-/* Time zones ------------------------------------------------------------ */
-
-/*
- * The first change of the zone after a second.  The library says "none" for the
- * very second of the last change that it has in its table, though it knows how
- * to go on: ask again one second later.
- */
-static int
-next_change(pg_tz *tz, pg_time_t after, long int *offset, pg_time_t *change)
-{
-	long int	new_offset;
-	int			isdst;
-	int			new_isdst;
-	int			result;
-
-	result = pg_next_dst_boundary(&after, offset, &isdst, change,
-								  &new_offset, &new_isdst, tz);
-	if (result == 0)
-	{
-		after++;
-		result = pg_next_dst_boundary(&after, offset, &isdst, change,
-									  &new_offset, &new_isdst, tz);
-	}
-	return result;
-}
-
-/* Changes beyond the last timestamps (the rules go on for ever) are at the end */
-static inline int64
-pg_time_to_micros(pg_time_t seconds)
-{
-	int64		micros;
-
-	if (pg_mul_s64_overflow(seconds - UNIX_TO_PG_SECS, USECS_PER_SEC, &micros))
-		return PG_INT64_MAX;
-	return micros;
-}
-
-/*
- * There is no way to ask for the last change before a time, so start some way
- * back and step forward.  Where no change lies in between, the span begins at
- * that start: shorter than it could be, which WindowZone allows.
- */
-static bool
-find_span(pg_tz *tz, int64 instant, ZoneSpan *span)
-{
-	int64		seconds = instant / USECS_PER_SEC - (instant % USECS_PER_SEC < 0);
-	pg_time_t	at = seconds + UNIX_TO_PG_SECS;
-	pg_time_t	from = at - 400 * SECS_PER_DAY;
-	pg_time_t	change = 0;
-	long int	offset = 0;
-	int			found;
-
-	for (;;)
-	{
-		found = next_change(tz, from, &offset, &change);
-		if (found <= 0 || change > at)
-			break;
-		from = change;
-	}
-	if (found < 0)
-		return false;
-	span->from = pg_time_to_micros(from);
-	span->until = found > 0 ? pg_time_to_micros(change) : PG_INT64_MAX;
-	span->offset = (int64) offset * USECS_PER_SEC;
-	return true;
-}
-
-static bool
-zone_lookup(void *arg, int64_t instant, ZoneSpan *span)
-{
-	WindowCall *call = (WindowCall *) arg;
-	int			i;
-
-	/* long walks through a zone's history end here */
-	CHECK_FOR_INTERRUPTS();
-	for (i = 0; i < call->nspans; i++)
-	{
-		if (instant >= call->spans[i].from && instant < call->spans[i].until)
-		{
-			*span = call->spans[i];
-			return true;
-		}
-	}
-	if (!find_span(call->tz, instant, span))
-		return false;
-	if (call->nspans < ZONE_SPANS)
-		call->spans[call->nspans++] = *span;
-	else
-	{
-		call->spans[call->oldest] = *span;
-		call->oldest = (call->oldest + 1) % ZONE_SPANS;
-	}
-	return true;
-}
-
 /* The call's memory ----------------------------------------------------- */
 
 static WindowCall *
@@ -388,15 +223,11 @@ same_zone(const WindowCall *call, const text *zone)
 static void
 set_zone(WindowCall *call, text *zone)
 {
-	call->nspans = 0;
-	call->oldest = 0;
 	call->zone_len = -1;
 	if (zone == NULL)
 		return;
 	text_to_cstring_buffer(zone, call->zone_name, sizeof(call->zone_name));
-	call->tz = zone_by_name(call->zone_name);
-	call->zone.lookup = zone_lookup;
-	call->zone.arg = call;
+	zone_cache_open(&call->zone, call->zone_name);
 	call->zone_len = strlen(call->zone_name);
 }
 
@@ -408,7 +239,7 @@ set_grid(WindowCall *call, const Interval *size, const Interval *slide)
 	WindowLength size_length = window_length(size, "size");
 	WindowLength slide_length;
 	const int64_t *origin = call->has_origin ? &call->origin : NULL;
-	const WindowZone *zone = call->zone_len >= 0 ? &call->zone : NULL;
+	const WindowZone *zone = call->zone_len >= 0 ? &call->zone.zone : NULL;
 	WindowStatus status;
 
 	if (slide)
@@ -421,7 +252,7 @@ set_grid(WindowCall *call, const Interval *size, const Interval *slide)
 		status = window_grid_init(&call->hop.slide, call->type->axis, &size_length,
 								  origin, zone);
 	if (status != WINDOW_OK)
-		length_error(status, what);
+		window_length_error(status, what);
 
 	call->size = *size;
 	if (slide)
@@ -635,7 +466,7 @@ session_gap(WindowObject winobj, FunctionCallInfo fcinfo, SessionState *state)
 	length = window_length(gap, "gap");
 	status = window_gap(&length, &state->gap);
 	if (status != WINDOW_OK)
-		length_error(status, "gap");
+		window_length_error(status, "gap");
 	state->gap_arg = *gap;
 	state->fixed_gap = get_fn_expr_arg_stable(fcinfo->flinfo, 1);
 	state->started = true;

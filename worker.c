@@ -26,6 +26,7 @@
 #include "core/backoff.h"
 #include "ingest.h"
 #include "shmem.h"
+#include "window_view.h"
 #include "worker.h"
 
 #define CLOSE_MS			5000	/* for the library to end */
@@ -216,6 +217,8 @@ load_definition(void)
 	state = catalog_state();
 	if (state == CATALOG_READY)
 		worker.sub = subscription_by_id(worker.me.subscription, true);
+	if (worker.sub)
+		worker.sub->window_views = load_window_views(worker.sub->id);
 	MemoryContextSwitchTo(old);
 	worker_commit();
 	/* the launcher shall know, so as to look for the next ALTER EXTENSION */

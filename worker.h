@@ -37,12 +37,13 @@ typedef struct Worker
 	MemoryContext batch_context;	/* reset before each try of a batch */
 	int			careful;		/* batches still to be done with care */
 	int			failures;		/* of the batch in hand, in a row */
-	bool		stopped;		/* the last commit stopped a partition */
+	bool		stopped;		/* the last commit stopped a partition or a window view */
 	TimestampTz last_commit;
 	TimestampTz next_topic_check;
 	TimestampTz next_definition_check;
 	TimestampTz next_publish;
 	TimestampTz next_group_commit;
+	TimestampTz next_watermark;
 	XLogRecPtr	group_lsn;		/* the group may know what is flushed to here */
 	bool		group_behind;
 	TimestampTz log_minute;
@@ -97,6 +98,9 @@ extern void client_failed(const KafkaError *error) pg_attribute_noreturn();
 
 extern void check_topic(TimestampTz now);
 extern void commit_to_group(TimestampTz now);
+
+/* Prove partitions idle, and let their verdicts follow the watermark. */
+extern void watch_event_time(TimestampTz now);
 
 /* What stat_* views show; a few times a second, or now. */
 extern void publish_status(bool now_please);

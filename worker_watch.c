@@ -13,8 +13,12 @@
 #include "kafka_question.h"
 #include "position.h"
 #include "shmem.h"
+#include "watermark.h"
 #include "worker.h"
 
+#define WATERMARK_MS		500		/* between looks at partitions without messages */
+#define IDLE_CHECK_MS		2000	/* between questions to the broker about one of them */
+#define ANSWER_MS			500
 #define TOPIC_CHECK_MS		10000	/* new partitions, topic id */
 #define GROUP_COMMIT_MS		1000	/* Kafka's own tools see us this fresh */
 #define PUBLISH_MS			200		/* live state in shared memory */
@@ -90,6 +94,44 @@ check_topic(TimestampTz now)
 	check_topic_id();
 }
 
+/* ---------------------------------------------------------------- event time */
+
+/*
+ * A partition is idle when the broker says that nothing stands behind our position,
+ * and says so after nothing has come for idle_timeout.  Asked again and again, so a
+ * broker that is cut off proves nothing for long.
+ */
+static void
+prove_idle(IntakePartition *p, TimestampTz now)
+{
+	int64_t		low;
+	int64_t		high;
+	KafkaError	error;
+
+	if (!p->fetching || !p->at_end || p->verifying || p->expected != p->pos.next_offset ||
+		p->high_watermark > p->expected || now - p->last_arrival < worker.sub->idle_timeout ||
+		now - p->idle_proved < IDLE_CHECK_MS * INT64CONST(1000))
+		return;
+	if (kafka_offsets(worker.client, worker.sub->topic, p->pos.part, &low, &high, ANSWER_MS, &error) &&
+		high == p->expected)
+		p->idle_proved = now;
+}
+
+void
+watch_event_time(TimestampTz now)
+{
+	if (worker.sub->event_time == NULL || now < worker.next_watermark)
+		return;
+	worker.next_watermark = TimestampTzPlusMilliseconds(now, WATERMARK_MS);
+	for (int i = 0; i < worker.intake->nparts; i++)
+		prove_idle(&worker.intake->parts[i], now);
+	if (!verdicts_behind(worker.intake, now))
+		return;
+	begin_under_lock();
+	advance_verdicts(worker.intake, now);
+	worker_commit();
+}
+
 /* ---------------------------------------------------------------- being seen */
 
 static bool
@@ -112,7 +154,9 @@ publish_partition(IntakePartition *p, TimestampTz now)
 	status.high_watermark = p->high_watermark;
 	status.end_offset = p->at_end ? p->expected : -1;
 	status.end_seen = p->end_seen;
-	status.idle = p->fetching && p->at_end && now - p->end_seen > worker.sub->idle_timeout;
+	status.last_arrival = p->last_arrival;
+	status.idle_proved = p->fetching && p->expected == p->pos.next_offset ? p->idle_proved : 0;
+	status.idle = is_idle(p, now);
 	set_partition_status(MyDatabaseId, worker.sub->id, p->pos.part, &status);
 }
 

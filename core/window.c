@@ -443,6 +443,29 @@ window_hop_init(WindowHop *hop, const WindowAxis *axis, const WindowLength *size
 	return WINDOW_OK;
 }
 
+static int64_t
+greatest_common_divisor(int64_t a, int64_t b)
+{
+	while (b != 0)
+	{
+		int64_t		rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
+void
+window_hop_panes(const WindowHop *hop, WindowGrid *panes)
+{
+	*panes = hop->slide;
+	if (hop->panes)
+		return;
+	panes->step = greatest_common_divisor(hop->size, hop->slide.step);
+	panes->phase = hop->slide.phase % panes->step;
+}
+
 /*
  * Where a window is a row of panes, scan->start and scan->end go along the
  * bounds of the grid, npanes apart; else the windows are size long.

@@ -111,6 +111,12 @@ extern WindowStatus window_hop_init(WindowHop *hop, const WindowAxis *axis,
 									const int64_t *origin,
 									const WindowZone *zone);
 
+/*
+ * The grid of panes: each window is a whole number of them.  slide, or where size is no
+ * multiple of it, their greatest common divisor.
+ */
+extern void window_hop_panes(const WindowHop *hop, WindowGrid *panes);
+
 /* Steps through the windows that hold a point, ascending by start */
 typedef struct WindowHopScan
 {

@@ -1,0 +1,378 @@
+/*
+ * window_batch.c
+ *		Rows to a window view: layer r of its query, fold, state.
+ *
+ * Layer r is evaluated in one of two ways with one result: where FROM holds the
+ * target alone, its expressions run on each row as it stands in memory; else (joins,
+ * subqueries) the query runs with the rows as a relation in the target's place.
+ *
+ * All of it runs as the view's owner under restriction, with the settings pinned
+ * that an expression could depend on, so that no reader's or worker's settings
+ * change a window or a key.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parsetree.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+#include "utils/tuplestore.h"
+
+#include "catalog.h"
+#include "window_batch.h"
+#include "window_state.h"
+
+#define ROWS_RELATION	"kappa_rows"
+#define ROW_NUMBER		"kappa_row"
+#define FILL_ROWS		10000	/* fetched at once */
+#define FILL_BYTES		(64 * 1024 * 1024)	/* of groups in memory, then they are stored */
+
+/* ---------------------------------------------------------------- rows as they stand */
+
+/* Is the target all that FROM names? */
+static bool
+target_alone(const WindowView *view)
+{
+	return list_length(view->input->jointree->fromlist) == 1 &&
+		IsA(linitial(view->input->jointree->fromlist), RangeTblRef) &&
+		list_length(view->input->rtable) == 1 && !view->input->hasSubLinks;
+}
+
+typedef struct RowProgram
+{
+	EState	   *estate;
+	ExprContext *econtext;
+	TupleTableSlot *row;
+	ExprState  *where;			/* NULL: none */
+	TupleTableSlot *result;
+	ProjectionInfo *columns;
+} RowProgram;
+
+static void
+prepare_program(RowProgram *program, const WindowView *view, TupleDesc desc)
+{
+	List	   *targets = (List *) expression_planner((Expr *) copyObject(view->input->targetList));
+	Expr	   *where = (Expr *) copyObject(view->input->jointree->quals);
+
+	program->estate = CreateExecutorState();
+	program->econtext = CreateExprContext(program->estate);
+	program->row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	program->econtext->ecxt_scantuple = program->row;
+	program->where = where ? ExecInitQual(make_ands_implicit(expression_planner(where)), NULL) : NULL;
+	program->result = MakeSingleTupleTableSlot(ExecTypeFromTL(targets), &TTSOpsVirtual);
+	program->columns = ExecBuildProjectionInfo(targets, program->econtext, program->result, NULL, NULL);
+}
+
+static void
+fold_in_memory(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
+{
+	RowProgram	program;
+	MemoryContext old = CurrentMemoryContext;
+
+	prepare_program(&program, view, desc);
+	MemoryContextSwitchTo(program.econtext->ecxt_per_tuple_memory);
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *columns;
+
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
+		ExecClearTuple(program.row);
+		memcpy(program.row->tts_values, rows[i].values, sizeof(Datum) * desc->natts);
+		memcpy(program.row->tts_isnull, rows[i].nulls, sizeof(bool) * desc->natts);
+		ExecStoreVirtualTuple(program.row);
+		if (program.where == NULL || ExecQual(program.where, program.econtext))
+		{
+			columns = ExecProject(program.columns);
+			window_fold_row(fold, &origins[i], columns->tts_values, columns->tts_isnull);
+		}
+		ResetExprContext(program.econtext);
+	}
+	MemoryContextSwitchTo(old);
+	ExecDropSingleTupleTableSlot(program.row);
+	ExecDropSingleTupleTableSlot(program.result);
+	FreeExecutorState(program.estate);
+}
+
+/* ---------------------------------------------------------------- rows as a relation */
+
+/* Layer r as SQL, with the rows in the target's place and their numbers behind all. */
+static char *
+query_on_rows(const WindowView *view, Relation target)
+{
+	Query	   *query = copyObject(view->input);
+	int			natts = RelationGetDescr(target)->natts;
+	Index		source = 0;
+	RangeTblEntry *rte;
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		rte = lfirst(lc);
+		if (rte->rtekind == RTE_RELATION && rte->relid == RelationGetRelid(target))
+			source = foreach_current_index(lc) + 1;
+	}
+	rte = rt_fetch(source, query->rtable);
+	/* the deparser writes a CTE by its name alone, which is how SPI knows the rows */
+	rte->rtekind = RTE_CTE;
+	rte->ctename = ROWS_RELATION;
+	rte->alias = makeAlias(rte->eref->aliasname, NIL);
+	rte->eref->colnames = lappend(rte->eref->colnames, makeString(ROW_NUMBER));
+	query->targetList = lappend(query->targetList,
+								makeTargetEntry((Expr *) makeVar(source, natts + 1, INT4OID, -1, InvalidOid, 0),
+												list_length(query->targetList) + 1, ROW_NUMBER, false));
+	return pg_get_querydef(query, false);
+}
+
+/* The target's columns and the number of the row. */
+static TupleDesc
+numbered_desc(TupleDesc desc, int *attnos)
+{
+	TupleDesc	result;
+	int			n = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			attnos[n++] = i + 1;
+	result = CreateTemplateTupleDesc(n + 1);
+	for (int i = 0; i < n; i++)
+		TupleDescCopyEntry(result, i + 1, desc, attnos[i]);
+	TupleDescInitEntry(result, n + 1, ROW_NUMBER, INT4OID, -1, 0);
+	return result;
+}
+
+static void
+register_rows(TupleDesc desc, const Row *rows, int n)
+{
+	int		   *attnos = palloc(sizeof(int) * desc->natts);
+	TupleDesc	numbered = numbered_desc(desc, attnos);
+	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	Datum	   *values = palloc(sizeof(Datum) * numbered->natts);
+	bool	   *nulls = palloc0(sizeof(bool) * numbered->natts);
+	int			last = numbered->natts - 1;
+
+	for (int r = 0; r < n; r++)
+	{
+		for (int i = 0; i < last; i++)
+		{
+			values[i] = rows[r].values[attnos[i] - 1];
+			nulls[i] = rows[r].nulls[attnos[i] - 1];
+		}
+		values[last] = Int32GetDatum(r);
+		tuplestore_putvalues(store, numbered, values, nulls);
+	}
+	enr->md.name = ROWS_RELATION;
+	enr->md.reliddesc = InvalidOid;
+	enr->md.tupdesc = numbered;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = n;
+	enr->reldata = store;
+	if (SPI_register_relation(enr) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the batch as a relation");
+}
+
+static void
+fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *rows, const FoldOrigin *origins, int n)
+{
+	char	   *sql = query_on_rows(view, target);
+	TupleDesc	desc;
+	Datum	   *values;
+	bool	   *nulls;
+
+	SPI_connect();
+	register_rows(RelationGetDescr(target), rows, n);
+	if (SPI_execute(sql, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not run the query of window view \"%s\"", view->name);
+	desc = SPI_tuptable->tupdesc;
+	values = palloc(sizeof(Datum) * desc->natts);
+	nulls = palloc(sizeof(bool) * desc->natts);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
+		window_fold_row(fold, &origins[DatumGetInt32(values[desc->natts - 1])], values, nulls);
+	}
+	SPI_finish();
+}
+
+/* ---------------------------------------------------------------- a batch */
+
+static void
+store_fold(WindowView *view, WindowFold *fold, int worker)
+{
+	FoldGroup **groups;
+	LateRow    *late;
+	int			n;
+
+	groups = window_fold_groups(fold, &n);
+	window_state_add(view, worker, groups, n, window_fold_context(fold));
+	late = window_fold_late(fold, &n);
+	window_late_add(view, late, n);
+}
+
+void
+window_batch(WindowView *view, TargetTable *target, int worker,
+			 const Row *rows, const FoldOrigin *origins, int n)
+{
+	WindowFold *fold = window_fold_begin(view);
+	UserScope	scope;
+
+	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
+	if (target_alone(view))
+		fold_in_memory(view, fold, RelationGetDescr(target->rel), rows, origins, n);
+	else
+		fold_by_query(view, fold, target->rel, rows, origins, n);
+	store_fold(view, fold, worker);
+	user_scope_end(&scope);
+	window_fold_end(fold);
+}
+
+/* ---------------------------------------------------------------- a table */
+
+/* What a message's rows were late for: windows that end so early (sessions: times). */
+typedef struct LateKey
+{
+	int64		offset;
+	int64		part;
+} LateKey;
+
+typedef struct LateEntry
+{
+	LateKey		key;
+	TimestampTz upto;
+} LateEntry;
+
+typedef struct Fill
+{
+	WindowView *view;
+	WindowFold *fold;
+	HTAB	   *late;			/* NULL: none */
+	int			part;			/* columns of layer r, -1 */
+	int			offset;
+	int64		rows;
+} Fill;
+
+static void
+load_late(Fill *fill)
+{
+	HASHCTL		control = {.keysize = sizeof(LateKey),.entrysize = sizeof(LateEntry),.hcxt = CurrentMemoryContext};
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(fill->view->id), CATALOG_BOOL(fill->view->spec.kind == WINDOW_SESSION)};
+	bool		null;
+	int			n;
+
+	fill->late = hash_create("late rows", 1024, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	catalog_begin(&scope);
+	n = (int) catalog_execute("SELECT part, kafka_offset, max(CASE WHEN $2 THEN window_start ELSE window_end END) "
+							  "FROM kappa.late_row WHERE view = $1 GROUP BY 1, 2", 2, args);
+	for (int row = 0; row < n; row++)
+	{
+		LateKey		key = {DatumGetInt64(catalog_value(row, 2, &null)), DatumGetInt32(catalog_value(row, 1, &null))};
+		LateEntry  *entry = hash_search(fill->late, &key, HASH_ENTER, NULL);
+
+		entry->upto = DatumGetTimestampTz(catalog_value(row, 3, &null));
+	}
+	catalog_end(&scope);
+}
+
+static int
+column_number(const WindowView *view, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, view->input->targetList)
+		if (strcmp(lfirst_node(TargetEntry, lc)->resname, name) == 0)
+			return foreach_current_index(lc);
+	return -1;
+}
+
+void
+require_metadata(const WindowView *view)
+{
+	if (column_number(view, "kafka_partition") < 0 || column_number(view, "kafka_offset") < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rows of window view \"%s\" do not say which message they came from", view->name),
+				 errdetail("Late rows can only be left out by partition and offset."),
+				 errhint("ALTER TABLE ... ADD COLUMN kafka_partition integer, ADD COLUMN kafka_offset bigint; then make the view again.")));
+}
+
+static void
+fill_row(Fill *fill, const Datum *values, const bool *nulls)
+{
+	FoldOrigin	origin = {-1, -1, DT_NOBEGIN};
+	LateEntry  *entry = NULL;
+
+	if (fill->late && !nulls[fill->part] && !nulls[fill->offset])
+	{
+		LateKey		key = {DatumGetInt64(values[fill->offset]), DatumGetInt32(values[fill->part])};
+
+		entry = hash_search(fill->late, &key, HASH_FIND, NULL);
+	}
+	if (entry)
+		origin.verdict = entry->upto + fill->view->lateness;
+	window_fold_row(fill->fold, &origin, values, nulls);
+	fill->rows++;
+}
+
+/* What has been folded goes to the state; late rows are in the list already. */
+static void
+flush_fill(Fill *fill)
+{
+	int			n;
+	FoldGroup **groups = window_fold_groups(fill->fold, &n);
+
+	window_state_add(fill->view, 0, groups, n, window_fold_context(fill->fold));
+	window_fold_end(fill->fold);
+	CommandCounterIncrement();
+	fill->fold = window_fold_begin(fill->view);
+}
+
+int64
+window_fill(WindowView *view, bool late)
+{
+	Fill		fill = {.view = view};
+	UserScope	scope;
+	Portal		portal;
+	Datum	   *values = palloc(sizeof(Datum) * list_length(view->input->targetList));
+	bool	   *nulls = palloc(sizeof(bool) * list_length(view->input->targetList));
+
+	fill.part = column_number(view, "kafka_partition");
+	fill.offset = column_number(view, "kafka_offset");
+	if (late)
+		load_late(&fill);
+	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
+	SPI_connect();
+	/* not read-only: with a snapshot taken behind the subscription's lock */
+	fill.fold = window_fold_begin(view);
+	portal = SPI_cursor_open_with_args(NULL, pg_get_querydef(copyObject(view->input), false), 0, NULL, NULL, NULL, false, 0);
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, FILL_ROWS);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+			fill_row(&fill, values, nulls);
+		}
+		SPI_freetuptable(SPI_tuptable);
+		if (window_fold_size(fill.fold) > FILL_BYTES)
+			flush_fill(&fill);
+	}
+	flush_fill(&fill);
+	window_fold_end(fill.fold);
+	SPI_finish();
+	user_scope_end(&scope);
+	return fill.rows;
+}

@@ -1,0 +1,938 @@
+/*
+ * window_query.c
+ *		A window view's query, taken apart and put together anew.
+ *
+ * The user's SELECT is analyzed once, when the view is made.  It becomes three
+ * layers: r gives a row its time, keys and arguments (and does all that is in FROM
+ * and WHERE), c aggregates by window and keys, and above it stand the user's own
+ * expressions over keys and aggregates.  Layer c exists twice, over the rows (the
+ * batch form) and over the partials of the state table; the other two are the same
+ * text in both, so the two forms can only differ in what was aggregated.
+ *
+ * The text goes through the server's own deparser, so names are qualified and the
+ * stored views follow renames and carry the dependencies.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/analyze.h"
+#include "parser/parse_agg.h"
+#include "parser/parse_func.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+#include "utils/typcache.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "partial.h"
+#include "window_query.h"
+
+/* ---------------------------------------------------------------- the function */
+
+static Oid
+window_function(const char *name, int nargs)
+{
+	Oid			args[] = {TIMESTAMPTZOID, INTERVALOID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
+
+	if (nargs == 5)
+	{
+		args[2] = INTERVALOID;
+		args[3] = TIMESTAMPTZOID;
+	}
+	return LookupFuncName(list_make2(makeString("kappa"), makeString(pstrdup(name))), nargs, args, true);
+}
+
+bool
+is_window_function(Oid function, WindowKind *kind)
+{
+	static const struct
+	{
+		const char *name;
+		int			nargs;
+		WindowKind	kind;
+	}			functions[] = {
+		{"tumble", 4, WINDOW_TUMBLE}, {"hop", 5, WINDOW_HOP}, {"session", 2, WINDOW_SESSION},
+		{"session_window", 2, WINDOW_SESSION}
+	};
+
+	if (!OidIsValid(function))
+		return false;
+	for (int i = 0; i < lengthof(functions); i++)
+		if (function == window_function(functions[i].name, functions[i].nargs))
+		{
+			*kind = functions[i].kind;
+			return true;
+		}
+	return false;
+}
+
+static Const *
+constant_argument(FuncExpr *call, int number, const char *name, bool null_allowed)
+{
+	Const	   *constant = list_nth(call->args, number);
+
+	if (!IsA(constant, Const))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s of a window must be a constant", name),
+				 errposition(exprLocation((Node *) constant) + 1)));
+	if (constant->constisnull && !null_allowed)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s of a window must not be NULL", name),
+				 errposition(exprLocation((Node *) call) + 1)));
+	return constant;
+}
+
+WindowSpec
+window_spec(FuncExpr *call)
+{
+	WindowSpec	spec = {0};
+	Const	   *constant;
+	int			arg = 1;
+
+	/* named arguments to their places, defaults filled in, constants folded */
+	call = castNode(FuncExpr, eval_const_expressions(NULL, (Node *) copyObject(call)));
+	if (!is_window_function(call->funcid, &spec.kind))
+		elog(ERROR, "function %u makes no windows", call->funcid);
+	constant = constant_argument(call, arg++, spec.kind == WINDOW_SESSION ? "the gap" : "the size", false);
+	spec.size = *DatumGetIntervalP(constant->constvalue);
+	if (spec.kind == WINDOW_SESSION)
+		return spec;
+	if (spec.kind == WINDOW_HOP)
+		spec.slide = *DatumGetIntervalP(constant_argument(call, arg++, "the slide", false)->constvalue);
+	constant = constant_argument(call, arg++, "the origin", true);
+	spec.has_origin = !constant->constisnull;
+	if (spec.has_origin)
+		spec.origin = DatumGetTimestampTz(constant->constvalue);
+	constant = constant_argument(call, arg++, "the time zone", true);
+	if (!constant->constisnull)
+		spec.zone = TextDatumGetCString(constant->constvalue);
+	return spec;
+}
+
+static char *
+interval_literal(const Interval *interval)
+{
+	int			level = NewGUCNestLevel();
+	char	   *text;
+
+	(void) set_config_option("IntervalStyle", "postgres", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	text = DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval)));
+	AtEOXact_GUC(true, level);
+	return psprintf("%s::interval", quote_literal_cstr(text));
+}
+
+static char *
+timestamptz_literal(TimestampTz value)
+{
+	int			level = NewGUCNestLevel();
+	char	   *text;
+
+	(void) set_config_option("DateStyle", "ISO, MDY", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	text = DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(value)));
+	AtEOXact_GUC(true, level);
+	return psprintf("%s::timestamptz", quote_literal_cstr(text));
+}
+
+char *
+window_call(const WindowSpec *spec, const char *ts)
+{
+	static const char *const names[] = {"tumble", "hop", "session_window"};
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "kappa.%s(%s, %s", names[spec->kind], ts, interval_literal(&spec->size));
+	if (spec->kind == WINDOW_HOP)
+		appendStringInfo(&sql, ", %s", interval_literal(&spec->slide));
+	if (spec->kind != WINDOW_SESSION)
+	{
+		appendStringInfo(&sql, ", %s", spec->has_origin ? timestamptz_literal(spec->origin) : "NULL::timestamptz");
+		appendStringInfo(&sql, ", %s", spec->zone ? psprintf("%s::text", quote_literal_cstr(spec->zone)) : "NULL::text");
+	}
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
+}
+
+/* ---------------------------------------------------------------- parsing */
+
+static void
+query_error_context(void *arg)
+{
+	int			position = geterrposition();
+
+	if (position <= 0)
+		return;
+	errposition(0);
+	internalerrposition(position);
+	internalerrquery(arg);
+}
+
+static Query *
+parse_query(const char *text)
+{
+	List	   *statements = raw_parser(text, RAW_PARSE_DEFAULT);
+	RawStmt    *raw;
+
+	if (list_length(statements) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("a window view needs one SELECT, not %d statements", list_length(statements))));
+	raw = linitial(statements);
+	if (!IsA(raw->stmt, SelectStmt) || castNode(SelectStmt, raw->stmt)->intoClause)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the query of a window view must be a SELECT")));
+	return parse_analyze_fixedparams(raw, text, NULL, 0, NULL);
+}
+
+static void
+refuse_clause(bool present, const char *what, const char *hint)
+{
+	if (present)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the query of a window view cannot have %s", what),
+				 errhint("%s", hint)));
+}
+
+static void
+check_clauses(Query *query)
+{
+	static const char view_hint[] = "Do that in a query or view on top of the window view.";
+
+	refuse_clause(query->setOperations != NULL, "UNION, INTERSECT or EXCEPT", "Make a window view for each of the queries.");
+	refuse_clause(query->cteList != NIL, "WITH", "Write the dimension as a view or as a subquery in FROM.");
+	refuse_clause(query->hasWindowFuncs, "window functions with OVER", view_hint);
+	refuse_clause(query->distinctClause != NIL, "DISTINCT", view_hint);
+	refuse_clause(query->limitCount != NULL || query->limitOffset != NULL, "LIMIT or OFFSET", view_hint);
+	refuse_clause(query->sortClause != NIL, "ORDER BY", view_hint);
+	refuse_clause(query->rowMarks != NIL, "FOR UPDATE or FOR SHARE", view_hint);
+	refuse_clause(query->groupingSets != NIL, "GROUPING SETS, CUBE or ROLLUP", "Make a window view for each grouping.");
+	if (query->groupClause == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the query of a window view must have GROUP BY with a window function"),
+				 errhint("SELECT kappa.tumble(ts, '1 minute'), count(*) FROM ... GROUP BY 1.")));
+}
+
+/* What gives another answer for the same row tomorrow. */
+static bool
+changing_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncExpr))
+	{
+		Oid			function = ((FuncExpr *) node)->funcid;
+
+		if (function == F_NOW || function == F_TRANSACTION_TIMESTAMP || function == F_STATEMENT_TIMESTAMP ||
+			func_volatile(function) == PROVOLATILE_VOLATILE)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("function %s cannot stand in the query of a window view", format_procedure(function)),
+					 errdetail("It gives another result when the same row is counted again."),
+					 errposition(exprLocation(node) + 1)));
+	}
+	if (IsA(node, SQLValueFunction))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the present time or user cannot stand in the query of a window view"),
+				 errdetail("It gives another result when the same row is counted again."),
+				 errposition(exprLocation(node) + 1)));
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, changing_walker, context, 0);
+	return expression_tree_walker(node, changing_walker, context);
+}
+
+static void
+check_expressions(Query *query)
+{
+	(void) query_tree_walker(query, changing_walker, NULL, 0);
+	if (contain_volatile_functions((Node *) query))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the query of a window view cannot have volatile expressions")));
+}
+
+/* ---------------------------------------------------------------- the source */
+
+typedef struct Source
+{
+	Oid			relid;
+	int			times;
+} Source;
+
+static bool
+count_source_walker(Node *node, void *context)
+{
+	Source	   *source = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		source->times += rte->rtekind == RTE_RELATION && rte->relid == source->relid;
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, count_source_walker, context, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, count_source_walker, context);
+}
+
+static char *
+subscription_of_target(Oid relid, bool *upsert)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_OID(relid)};
+	MemoryContext context = CurrentMemoryContext;
+	char	   *name = NULL;
+	bool		null;
+	int			n;
+
+	catalog_begin(&scope);
+	n = (int) catalog_execute("SELECT name, mode = 'upsert' FROM kappa.subscription WHERE target = $1", 1, args);
+	if (n == 1)
+	{
+		name = MemoryContextStrdup(context, TextDatumGetCString(catalog_value(0, 1, &null)));
+		*upsert = DatumGetBool(catalog_value(0, 2, &null));
+	}
+	catalog_end(&scope);
+	if (n > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("relation \"%s\" is the target of %d subscriptions", get_rel_name(relid), n),
+				 errdetail("A window view needs a target that one subscription alone writes.")));
+	return name;
+}
+
+/* The one relation of FROM that a subscription fills: its number in the range table. */
+static Index
+find_source(WindowQuery *result, Query *query)
+{
+	Index		found = 0;
+	ListCell   *lc;
+	Source		source = {InvalidOid, 0};
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst(lc);
+		char	   *name;
+		bool		upsert = false;
+
+		if (rte->rtekind != RTE_RELATION || (name = subscription_of_target(rte->relid, &upsert)) == NULL)
+			continue;
+		if (upsert && found == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("relation \"%s\" is the target of an upsert subscription", get_rel_name(rte->relid)),
+					 errdetail("Its rows change and go; a window view counts rows that stay."),
+					 errhint("Subscribe to the topic a second time with mode => 'append'.")));
+		if (found != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the query reads the targets of two subscriptions, \"%s\" and \"%s\"",
+							result->sub->name, name),
+					 errhint("Two streams cannot be joined in one window view.")));
+		found = foreach_current_index(lc) + 1;
+		result->sub = subscription_by_name(name, false);
+		source.relid = rte->relid;
+	}
+	if (found == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the query of a window view must read the target of a subscription"),
+				 errhint("SELECT name, target FROM kappa.subscriptions.")));
+	(void) query_tree_walker(query, count_source_walker, &source, QTW_EXAMINE_RTES_BEFORE);
+	if (source.times != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("relation \"%s\" stands %d times in the query of a window view",
+						get_rel_name(source.relid), source.times),
+				 errdetail("Each new row is seen once, when it comes.")));
+	return found;
+}
+
+static void
+check_event_time(WindowQuery *result, Query *query, Index source)
+{
+	Oid			relid = rt_fetch(source, query->rtable)->relid;
+	Var		   *var = linitial(result->window->args);
+	char	   *column = result->sub->event_time;
+
+	if (column == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("subscription \"%s\" has no event_time", result->sub->name),
+				 errhint("SELECT kappa.alter_subscription(%s, event_time => '...').",
+						 quote_literal_cstr(result->sub->name))));
+	if (!IsA(var, Var) || var->varno != source || var->varlevelsup != 0 ||
+		strcmp(get_attname(relid, var->varattno, false), column) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the window function's first argument must be the event_time column \"%s\"", column),
+				 errdetail("The watermark of subscription \"%s\" is that column's.", result->sub->name),
+				 errposition(exprLocation((Node *) var) + 1)));
+}
+
+/* ---------------------------------------------------------------- windows, keys, aggregates */
+
+/* tumble and hop of a timestamp or a date: what people try first. */
+static void
+refuse_other_window(Node *node)
+{
+	FuncExpr   *call = (FuncExpr *) node;
+	char	   *name;
+
+	if (!IsA(node, FuncExpr) || get_func_namespace(call->funcid) != get_namespace_oid("kappa", true))
+		return;
+	name = get_func_name(call->funcid);
+	if (strcmp(name, "tumble") != 0 && strcmp(name, "hop") != 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("window views need a column of type timestamp with time zone, not %s",
+					format_type_be(exprType(linitial(call->args)))),
+			 errhint("ALTER TABLE ... ALTER COLUMN ... TYPE timestamptz USING ... AT TIME ZONE 'UTC'."),
+			 errposition(exprLocation(node) + 1)));
+}
+
+static void
+check_key(Node *key)
+{
+	TypeCacheEntry *type = lookup_type_cache(exprType(key), TYPECACHE_HASH_EXTENDED_PROC | TYPECACHE_EQ_OPR);
+
+	if (!OidIsValid(type->hash_extended_proc) || !OidIsValid(type->eq_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a key of type %s cannot be hashed", format_type_be(exprType(key))),
+				 errhint("Group by another form of it, such as its text."),
+				 errposition(exprLocation(key) + 1)));
+}
+
+static void
+find_groups(WindowQuery *result, Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->groupClause)
+	{
+		Node	   *node = (Node *) get_sortgroupclause_tle(lfirst(lc), query->targetList)->expr;
+		WindowKind	kind;
+
+		if (!IsA(node, FuncExpr) || !is_window_function(((FuncExpr *) node)->funcid, &kind))
+		{
+			refuse_other_window(node);
+			check_key(node);
+			result->keys = lappend(result->keys, node);
+			continue;
+		}
+		if (result->window != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the query of a window view can group by one window only"),
+					 errposition(exprLocation(node) + 1)));
+		result->window = (FuncExpr *) node;
+	}
+	if (result->window == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the query of a window view must group by kappa.tumble, kappa.hop or kappa.session"),
+				 errhint("SELECT kappa.tumble(ts, '1 minute'), count(*) FROM ... GROUP BY 1.")));
+	result->spec = window_spec(result->window);
+}
+
+static void
+check_aggregate_call(Aggref *call)
+{
+	const char *what = NULL;
+	PartialAgg	agg;
+	Oid			argtypes[FUNC_MAX_ARGS];
+	int			nargs = get_aggregate_argtypes(call, argtypes);
+
+	if (call->aggdistinct != NIL)
+		what = "DISTINCT";
+	else if (call->aggorder != NIL)
+		what = "ORDER BY";
+	else if (call->aggvariadic)
+		what = "VARIADIC";
+	if (what)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("aggregate %s with %s cannot be kept in a window view", format_procedure(call->aggfnoid), what),
+				 strcmp(what, "DISTINCT") == 0 ?
+				 errhint("Count distinct values with a sketch, such as hll_add_agg of postgresql-hll.") : 0,
+				 errposition(exprLocation((Node *) call) + 1)));
+	partial_agg_init(&agg, call->aggfnoid, argtypes, nargs, call->aggtype, call->inputcollid);
+}
+
+static bool
+find_aggregates_walker(Node *node, void *context)
+{
+	WindowQuery *result = context;
+	ListCell   *lc;
+	WindowAggregate *found;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Aggref))
+		return expression_tree_walker(node, find_aggregates_walker, context);
+	foreach(lc, result->aggregates)
+		if (equal(((WindowAggregate *) lfirst(lc))->call, node))
+			return false;
+	check_aggregate_call((Aggref *) node);
+	found = palloc0(sizeof(WindowAggregate));
+	found->call = (Aggref *) node;
+	result->aggregates = lappend(result->aggregates, found);
+	return false;
+}
+
+/* Each state counts its rows, asked for or not: what differs in reconcile is told by it. */
+static Aggref *
+count_star(void)
+{
+	Aggref	   *call = makeNode(Aggref);
+
+	call->aggfnoid = F_COUNT_;
+	call->aggtype = INT8OID;
+	call->aggtranstype = InvalidOid;
+	call->aggstar = true;
+	call->aggkind = AGGKIND_NORMAL;
+	call->aggsplit = AGGSPLIT_SIMPLE;
+	call->aggno = call->aggtransno = -1;
+	call->location = -1;
+	return call;
+}
+
+/* ---------------------------------------------------------------- layer r */
+
+/* Number of the x column for the expression, added where it is a new one. */
+static int
+input_column(List **columns, Expr *expr)
+{
+	ListCell   *lc;
+
+	foreach(lc, *columns)
+		if (equal(lfirst(lc), expr))
+			return foreach_current_index(lc) + 1;
+	*columns = lappend(*columns, expr);
+	return list_length(*columns);
+}
+
+static TargetEntry *
+column(List *targets, Node *expr, char *name)
+{
+	return makeTargetEntry(copyObject((Expr *) expr), list_length(targets) + 1, name, false);
+}
+
+/* The metadata column of the source, where it has it. */
+static List *
+add_metadata(List *targets, Index source, Oid relid, const char *name, Oid type)
+{
+	AttrNumber	attno = get_attnum(relid, name);
+
+	if (attno <= 0 || get_atttype(relid, attno) != type)
+		return targets;
+	return lappend(targets, column(targets, (Node *) makeVar(source, attno, type, -1, InvalidOid, 0), pstrdup(name)));
+}
+
+static void
+build_input(WindowQuery *result, Index source)
+{
+	Query	   *input = copyObject(result->analyzed);
+	List	   *targets = NIL;
+	List	   *columns = NIL;
+	ListCell   *lc;
+
+	targets = lappend(targets, column(targets, linitial(result->window->args), "ts"));
+	foreach(lc, result->keys)
+		targets = lappend(targets, column(targets, lfirst(lc), psprintf("k%d", foreach_current_index(lc) + 1)));
+	foreach(lc, result->aggregates)
+	{
+		WindowAggregate *aggregate = lfirst(lc);
+		ListCell   *arg;
+
+		foreach(arg, aggregate->call->args)
+			aggregate->args = lappend_int(aggregate->args,
+										  input_column(&columns, ((TargetEntry *) lfirst(arg))->expr));
+		if (aggregate->call->aggfilter)
+			aggregate->filter = input_column(&columns, aggregate->call->aggfilter);
+	}
+	foreach(lc, columns)
+		targets = lappend(targets, column(targets, lfirst(lc), psprintf("x%d", foreach_current_index(lc) + 1)));
+	targets = add_metadata(targets, source, result->sub->target, "kafka_partition", INT4OID);
+	targets = add_metadata(targets, source, result->sub->target, "kafka_offset", INT8OID);
+	input->targetList = targets;
+	input->groupClause = NIL;
+	input->havingQual = NULL;
+	input->hasAggs = false;
+	input->hasTargetSRFs = false;
+	input->constraintDeps = NIL;
+	result->input = input;
+}
+
+WindowQuery *
+analyze_window_query(const char *text)
+{
+	ErrorContextCallback callback = {.callback = query_error_context,.arg = pstrdup(text)};
+	WindowQuery *result = palloc0(sizeof(WindowQuery));
+	Index		source;
+
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	result->analyzed = parse_query(text);
+	flatten_groups(result->analyzed);
+	check_clauses(result->analyzed);
+	find_groups(result, result->analyzed);
+	source = find_source(result, result->analyzed);
+	check_event_time(result, result->analyzed, source);
+	check_expressions(result->analyzed);
+	(void) find_aggregates_walker((Node *) result->analyzed->targetList, result);
+	(void) find_aggregates_walker(result->analyzed->havingQual, result);
+	(void) find_aggregates_walker((Node *) count_star(), result);
+	build_input(result, source);
+	error_context_stack = callback.previous;
+	return result;
+}
+
+/* ---------------------------------------------------------------- layer c */
+
+static char *
+type_of(Node *expr)
+{
+	return format_type_extended(exprType(expr), exprTypmod(expr), FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+}
+
+static const char *
+collate_clause(Oid collation)
+{
+	if (!OidIsValid(collation))
+		return "";
+	return psprintf(" COLLATE %s", generate_collation_name(collation));
+}
+
+char *
+window_state_columns(const WindowQuery *query)
+{
+	StringInfoData sql;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	foreach(lc, query->keys)
+		appendStringInfo(&sql, ", k%d %s%s", foreach_current_index(lc) + 1, type_of(lfirst(lc)),
+						 collate_clause(exprCollation(lfirst(lc))));
+	foreach(lc, query->aggregates)
+		appendStringInfo(&sql, ", a%d kappa.partial", foreach_current_index(lc) + 1);
+	return sql.data;
+}
+
+static void
+append_keys(StringInfo sql, const WindowQuery *query, const char *prefix)
+{
+	for (int k = 1; k <= list_length(query->keys); k++)
+		appendStringInfo(sql, ", %sk%d", prefix, k);
+}
+
+static char *
+aggregate_name(Oid aggregate)
+{
+	return quote_qualified_identifier(get_namespace_name(get_func_namespace(aggregate)), get_func_name(aggregate));
+}
+
+static void
+append_aggregate_call(StringInfo sql, const WindowAggregate *aggregate)
+{
+	ListCell   *lc;
+
+	appendStringInfo(sql, "%s(%s", aggregate_name(aggregate->call->aggfnoid), aggregate->call->aggstar ? "*" : "");
+	foreach(lc, aggregate->args)
+		appendStringInfo(sql, "%si.x%d", foreach_current_index(lc) > 0 ? ", " : "", lfirst_int(lc));
+	appendStringInfoChar(sql, ')');
+	if (aggregate->filter)
+		appendStringInfo(sql, " FILTER (WHERE i.x%d)", aggregate->filter);
+}
+
+/* SELECT window_start, window_end, k.., a.. of the rows: what batch would compute. */
+static char *
+not_late(const char *late_view, const char *row, const char *window_start)
+{
+	return psprintf(" NOT EXISTS (SELECT 1 FROM kappa.late_rows l WHERE l.view_name = %s AND l.part = %s.kafka_partition"
+					" AND l.kafka_offset = %s.kafka_offset AND l.window_start = %s)",
+					quote_literal_cstr(late_view), row, row, window_start);
+}
+
+char *
+window_batch_layer(const WindowQuery *query, const char *late_view, const char *more)
+{
+	bool		session = query->spec.kind == WINDOW_SESSION;
+	StringInfoData sql;
+	ListCell   *lc;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT lower(i.win) AS window_start, upper(i.win) AS window_end");
+	append_keys(&sql, query, "i.");
+	foreach(lc, query->aggregates)
+	{
+		appendStringInfoString(&sql, ", ");
+		append_aggregate_call(&sql, lfirst(lc));
+		appendStringInfo(&sql, " AS a%d", foreach_current_index(lc) + 1);
+	}
+	appendStringInfo(&sql, "%s FROM (SELECT %s", more ? more : "", window_call(&query->spec, "r.ts"));
+	if (session)
+	{
+		const char *separator = "PARTITION BY ";
+
+		appendStringInfoString(&sql, " OVER (");
+		for (int k = 1; k <= list_length(query->keys); k++)
+		{
+			appendStringInfo(&sql, "%sr.k%d", separator, k);
+			separator = ", ";
+		}
+		appendStringInfoString(&sql, " ORDER BY r.ts)");
+	}
+	appendStringInfo(&sql, " AS win, r.* FROM (%s) r WHERE isfinite(r.ts)",
+					 pg_get_querydef(copyObject(query->input), false));
+	/* a late row is in no session, but in some of its windows */
+	if (late_view && session)
+		appendStringInfo(&sql, " AND%s", not_late(late_view, "r", "r.ts"));
+	appendStringInfoString(&sql, ") i");
+	if (late_view && !session)
+		appendStringInfo(&sql, " WHERE%s", not_late(late_view, "i", "lower(i.win)"));
+	appendStringInfoString(&sql, " GROUP BY i.win");
+	append_keys(&sql, query, "i.");
+	return sql.data;
+}
+
+/*
+ * A result's type where only the type matters; COLLATE names the aggregate's own
+ * collation, which is that of its arguments.
+ */
+static char *
+typed_null(const Aggref *call)
+{
+	return psprintf("NULL::%s%s", format_type_extended(call->aggtype, -1, FORMAT_TYPE_FORCE_QUALIFY),
+					type_is_collatable(call->aggtype) ? collate_clause(call->inputcollid) : "");
+}
+
+static void
+append_combined(StringInfo sql, const WindowQuery *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->aggregates)
+	{
+		Aggref	   *call = ((WindowAggregate *) lfirst(lc))->call;
+
+		appendStringInfo(sql, ", kappa.combine(s.a%d, %s::regprocedure, %s) AS a%d", foreach_current_index(lc) + 1,
+						 quote_literal_cstr(format_procedure_qualified(call->aggfnoid)), typed_null(call),
+						 foreach_current_index(lc) + 1);
+	}
+}
+
+char *
+window_combined(const WindowQuery *query)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_combined(&sql, query);
+	return sql.data;
+}
+
+char *
+window_key_list(const WindowQuery *query, const char *prefix)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	append_keys(&sql, query, prefix);
+	return sql.data;
+}
+
+/*
+ * Sessions of several workers that touch are one.  A row begins a session where it
+ * begins behind the end of all that came before it.
+ */
+static void
+append_islands(StringInfo sql, const WindowQuery *query, const char *state_table)
+{
+	StringInfoData keys;
+
+	initStringInfo(&keys);
+	append_keys(&keys, query, "t.");
+	if (keys.len > 0)
+		keys.data = psprintf("PARTITION BY %s ", keys.data + 2);
+	appendStringInfo(sql, " FROM (SELECT t.*, count(*) FILTER (WHERE t.first) OVER (%sORDER BY t.window_start, t.window_end) AS island"
+					 " FROM (SELECT t.*, coalesce(t.window_start > max(t.window_end) OVER (%sORDER BY t.window_start, t.window_end"
+					 " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), true) AS first FROM %s t) t) s GROUP BY s.island",
+					 keys.data, keys.data, state_table);
+}
+
+char *
+window_state_layer(const WindowQuery *query, int32 view, const char *state_table)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	switch (query->spec.kind)
+	{
+		case WINDOW_TUMBLE:
+			appendStringInfoString(&sql, "SELECT s.window_start, s.window_end");
+			append_keys(&sql, query, "s.");
+			append_combined(&sql, query);
+			appendStringInfo(&sql, " FROM %s s GROUP BY s.window_start, s.window_end", state_table);
+			break;
+		case WINDOW_HOP:
+			appendStringInfoString(&sql, "SELECT h.window_start, h.window_end");
+			append_keys(&sql, query, "s.");
+			append_combined(&sql, query);
+			appendStringInfo(&sql, " FROM kappa.window_hops(%d) h JOIN %s s ON s.window_start >= h.window_start"
+							 " AND s.window_start < h.window_end AND s.first_window <= h.window_start"
+							 " GROUP BY h.window_start, h.window_end", view, state_table);
+			break;
+		case WINDOW_SESSION:
+			appendStringInfoString(&sql, "SELECT min(s.window_start) AS window_start, max(s.window_end) AS window_end");
+			append_keys(&sql, query, "s.");
+			append_combined(&sql, query);
+			append_islands(&sql, query, state_table);
+			break;
+	}
+	append_keys(&sql, query, "s.");
+	return sql.data;
+}
+
+/* ---------------------------------------------------------------- the outputs */
+
+typedef struct Substitution
+{
+	const WindowQuery *query;
+	const char *output;
+} Substitution;
+
+static Var *
+layer_column(int number, Node *expr, Oid type, Oid collation)
+{
+	return makeVar(1, number, type, exprTypmod(expr), collation, 0);
+}
+
+/* Keys and aggregates become columns of layer c. */
+static Node *
+substitute_mutator(Node *node, void *context)
+{
+	Substitution *s = context;
+	ListCell   *lc;
+
+	if (node == NULL)
+		return NULL;
+	foreach(lc, s->query->keys)
+		if (equal(node, lfirst(lc)))
+			return (Node *) layer_column(3 + foreach_current_index(lc), node, exprType(node), exprCollation(node));
+	if (IsA(node, Aggref))
+		foreach(lc, s->query->aggregates)
+			if (equal(node, ((WindowAggregate *) lfirst(lc))->call))
+				return (Node *) layer_column(3 + list_length(s->query->keys) + foreach_current_index(lc), node,
+											 exprType(node), exprCollation(node));
+	if (equal(node, s->query->window))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the window cannot stand inside of an expression"),
+				 errhint("The view has it as window_start and window_end."),
+				 errposition(exprLocation(node) + 1)));
+	if (IsA(node, Var))
+		ereport(ERROR,
+				(errcode(ERRCODE_GROUPING_ERROR),
+				 errmsg("output column \"%s\" depends on a column that is not in GROUP BY", s->output),
+				 errposition(exprLocation(node) + 1)));
+	if (IsA(node, SubLink))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a subquery cannot stand in the output of a window view"),
+				 errposition(exprLocation(node) + 1)));
+	return expression_tree_mutator(node, substitute_mutator, context);
+}
+
+static List *
+output_targets(const WindowQuery *query)
+{
+	List	   *targets = list_make2(makeTargetEntry((Expr *) makeVar(1, 1, TIMESTAMPTZOID, -1, InvalidOid, 0), 1, "window_start", false),
+									 makeTargetEntry((Expr *) makeVar(1, 2, TIMESTAMPTZOID, -1, InvalidOid, 0), 2, "window_end", false));
+	ListCell   *lc;
+
+	foreach(lc, query->analyzed->targetList)
+	{
+		TargetEntry *tle = lfirst(lc);
+		Substitution s = {query, tle->resname};
+
+		if (tle->resjunk || equal(tle->expr, query->window))
+			continue;
+		targets = lappend(targets, makeTargetEntry((Expr *) substitute_mutator((Node *) tle->expr, &s),
+												   list_length(targets) + 1, tle->resname, false));
+	}
+	return targets;
+}
+
+/*
+ * The query's own expressions over a layer c, with more columns behind them (", x
+ * AS y" in terms of w.window_end and the like).
+ */
+char *
+window_outputs(const WindowQuery *query, const char *layer, const char *more_columns)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	Query	   *outer = makeNode(Query);
+	ParseNamespaceItem *item;
+	Substitution s = {query, "HAVING"};
+	RangeTblRef *reference = makeNode(RangeTblRef);
+
+	item = addRangeTableEntryForSubquery(pstate, parse_query(layer), makeAlias("c", NIL), false, true);
+	outer->commandType = CMD_SELECT;
+	outer->canSetTag = true;
+	outer->rtable = pstate->p_rtable;
+	reference->rtindex = item->p_rtindex;
+	outer->jointree = makeFromExpr(list_make1(reference), substitute_mutator(query->analyzed->havingQual, &s));
+	outer->targetList = output_targets(query);
+	free_parsestate(pstate);
+	if (more_columns == NULL)
+		return pg_get_querydef(outer, false);
+	return psprintf("SELECT w.*%s FROM (%s) w", more_columns, pg_get_querydef(outer, false));
+}
+
+static RangeTblEntry *
+subquery_of(Query *query)
+{
+	RangeTblRef *reference = linitial_node(RangeTblRef, query->jointree->fromlist);
+
+	return rt_fetch(reference->rtindex, query->rtable);
+}
+
+char *
+replace_layer(Query *view, const char *layer)
+{
+	Query	   *query = copyObject(view);
+	RangeTblEntry *source = subquery_of(query);
+
+	/* the view that is read has is_final around its outputs */
+	if (strcmp(source->eref->aliasname, "c") != 0)
+		source = subquery_of(source->subquery);
+	source->subquery = parse_query(layer);
+	return pg_get_querydef(query, false);
+}
