@@ -201,6 +201,17 @@ insert_index_tuples_if_new(ResultRelInfo *rri, TupleTableSlot *slot, EState *est
 #endif
 }
 
+/* Another number after VACUUM FULL, CLUSTER or TRUNCATE */
+static inline Oid
+relation_file(Relation rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->rd_locator.relNumber;
+#else
+	return rel->rd_node.relNode;
+#endif
+}
+
 /* A scan of the index */
 static inline IndexScanDesc
 index_begin(Relation rel, Relation index, Snapshot snapshot, int nkeys)

@@ -779,6 +779,7 @@ fold_view_with_care(Work *work, ViewArg *arg)
 
 	if (error == NULL)
 		return;
+	window_forget(arg->view);
 	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
 		ThrowErrorData(error);
 	stop_view(work, arg->view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));

@@ -50,6 +50,7 @@
 #include "ingest_batch.h"
 #include "intake.h"
 #include "shmem.h"
+#include "window_batch.h"
 #include "worker.h"
 
 #define IDLE_WAIT_MS		1000
@@ -147,6 +148,16 @@ batch_transaction(bool careful)
 	worker.stopped = stopped > 0 || batch->view_stopped;
 }
 
+/* The views' memory of their state says more than what is stored now. */
+static void
+forget_windows(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, worker.sub->window_views)
+		window_forget(lfirst(lc));
+}
+
 /* NULL: committed. */
 static ErrorData *
 try_batch(bool careful)
@@ -173,6 +184,7 @@ try_batch(bool careful)
 		FlushErrorState();
 		AbortCurrentTransaction();
 		intake_restore(worker.intake, before);
+		forget_windows();
 	}
 	PG_END_TRY();
 	error_context_stack = callback.previous;

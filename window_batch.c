@@ -29,6 +29,7 @@
 #include "utils/tuplestore.h"
 
 #include "catalog.h"
+#include "ingest.h"
 #include "window_batch.h"
 #include "window_state.h"
 
@@ -36,6 +37,7 @@
 #define ROW_NUMBER		"kappa_row"
 #define FILL_ROWS		10000	/* fetched at once */
 #define FILL_BYTES		(64 * 1024 * 1024)	/* of groups in memory, then they are stored */
+#define KEPT_SHARE		2		/* of kappa.worker_memory: what a view keeps from batch to batch */
 
 /* ---------------------------------------------------------------- rows as they stand */
 
@@ -207,24 +209,33 @@ fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *ro
 
 /* ---------------------------------------------------------------- a batch */
 
-static void
-store_fold(WindowView *view, WindowFold *fold, int worker)
+/* The view's groups from batch to batch. */
+static WindowFold *
+view_fold(WindowView *view)
 {
-	FoldGroup **groups;
-	LateRow    *late;
-	int			n;
+	if (view->fold == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(view->context);
 
-	groups = window_fold_groups(fold, &n);
-	window_state_add(view, worker, groups, n, window_fold_context(fold));
-	late = window_fold_late(fold, &n);
-	window_late_add(view, late, n);
+		view->fold = window_fold_begin(view);
+		MemoryContextSwitchTo(old);
+	}
+	return view->fold;
+}
+
+void
+window_forget(WindowView *view)
+{
+	if (view->fold)
+		window_fold_end(view->fold);
+	view->fold = NULL;
 }
 
 void
 window_batch(WindowView *view, TargetTable *target, int worker,
 			 const Row *rows, const FoldOrigin *origins, int n)
 {
-	WindowFold *fold = window_fold_begin(view);
+	WindowFold *fold = view_fold(view);
 	UserScope	scope;
 
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
@@ -232,9 +243,10 @@ window_batch(WindowView *view, TargetTable *target, int worker,
 		fold_in_memory(view, fold, RelationGetDescr(target->rel), rows, origins, n);
 	else
 		fold_by_query(view, fold, target->rel, rows, origins, n);
-	store_fold(view, fold, worker);
+	window_state_store(fold, worker);
 	user_scope_end(&scope);
-	window_fold_end(fold);
+	if (window_fold_size(fold) > (Size) kappa_worker_memory * 1024 / KEPT_SHARE)
+		window_forget(view);
 }
 
 /* ---------------------------------------------------------------- a table */
@@ -329,10 +341,7 @@ fill_row(Fill *fill, const Datum *values, const bool *nulls)
 static void
 flush_fill(Fill *fill)
 {
-	int			n;
-	FoldGroup **groups = window_fold_groups(fill->fold, &n);
-
-	window_state_add(fill->view, 0, groups, n, window_fold_context(fill->fold));
+	window_state_store_groups(fill->fold, 0);
 	window_fold_end(fill->fold);
 	CommandCounterIncrement();
 	fill->fold = window_fold_begin(fill->view);

@@ -22,6 +22,12 @@ extern void window_batch(WindowView *view, TargetTable *target, int worker,
 						 const Row *rows, const FoldOrigin *origins, int n);
 
 /*
+ * What the view remembers of its state from batch to batch: to be called when the
+ * transaction or subtransaction of a window_batch is rolled back.
+ */
+extern void window_forget(WindowView *view);
+
+/*
  * All rows that are there into an empty state; late: those in the list of late rows are
  * left out of the windows that they were late for, else none is.  Returns how many.
  */

@@ -1,7 +1,7 @@
 /*
  * window_fold.c
  *		Rows of a batch into windows and keys: the first of two stages, all in
- *		memory.  window_state.c adds the result to what is stored.
+ *		memory.  window_state.c then makes the table say the same.
  *
  * A row has come through the view's FROM and WHERE; here it meets its window and
  * its verdict.  A tumbling window is late as a whole; a row of a hopping view may be
@@ -13,7 +13,14 @@
  * key instead, without a window, which leads to the key's sessions in order: a row
  * extends one, joins two or begins another.
  *
- * The states of all groups live in the fold's context and go with it.
+ * Groups that have been stored stay for the next batch, with their states and the
+ * place of their row; nobody else writes rows of this worker.  What is not here may be
+ * in the table: a group that is not "stored" is looked up before it is written.  Of a
+ * key's sessions those are known that end at known_from or later, so a stream in
+ * order looks each key up once.
+ *
+ * Invariant: after an ERROR the fold says more than the table; whoever rolls back
+ * must end it.  The states of all groups live in its context and go with it.
  */
 #include "postgres.h"
 
@@ -48,22 +55,37 @@ static uint32 fold_hash_group(const FoldGroup *group);
 
 #define FIRST_GROUPS	256
 
-struct WindowFold
+typedef struct FoldCursor
 {
-	WindowView *view;
-	MemoryContext context;
-	AggContext *agg;
-	fold_hash  *table;
 	/* the row in hand, as a group that points to its values */
 	FoldKey		row_key;
 	FoldGroup	row;
 	/* the last window found: rows come in about the order of time */
 	TimestampTz last_start;
 	TimestampTz last_end;
-	int			nlate;
+	/* room of the fold's arrays */
+	int			dirty_room;
 	int			late_room;
-	LateRow    *late;
-};
+	int			unknown_room;
+	int			obsolete_room;
+} FoldCursor;
+
+/* One more element for an array of the fold. */
+#define ADD(fold, array, n, room, element) \
+	do { \
+		if ((fold)->n == (fold)->cursor->room) \
+			(fold)->array = enlarge((fold), (fold)->array, &(fold)->cursor->room, sizeof(*(fold)->array)); \
+		(fold)->array[(fold)->n++] = (element); \
+	} while (0)
+
+static void *
+enlarge(WindowFold *fold, void *array, int *room, Size size)
+{
+	*room = Max(*room * 2, 64);
+	if (array == NULL)
+		return MemoryContextAllocHuge(fold->context, *room * size);
+	return repalloc_huge(array, *room * size);
+}
 
 /* ---------------------------------------------------------------- keys */
 
@@ -119,17 +141,18 @@ static FoldKey *
 keep_key(WindowFold *fold)
 {
 	WindowView *view = fold->view;
-	FoldKey    *key = palloc0(sizeof(FoldKey));
+	FoldKey    *key = palloc0(sizeof(FoldKey) + (sizeof(Datum) + sizeof(bool)) * view->nkeys);
 
-	key->hash[0] = fold->row_key.hash[0];
-	key->hash[1] = key_hash(view, fold->row_key.values, fold->row_key.nulls, UINT64CONST(0x9E3779B97F4A7C15));
-	key->values = palloc(sizeof(Datum) * Max(view->nkeys, 1));
-	key->nulls = palloc(sizeof(bool) * Max(view->nkeys, 1));
+	key->known_from = key->wanted_from = DT_NOEND;
+	key->hash[0] = fold->cursor->row_key.hash[0];
+	key->hash[1] = key_hash(view, fold->cursor->row_key.values, fold->cursor->row_key.nulls, UINT64CONST(0x9E3779B97F4A7C15));
+	key->values = (Datum *) (key + 1);
+	key->nulls = (bool *) (key->values + view->nkeys);
 	for (int k = 0; k < view->nkeys; k++)
 	{
-		key->nulls[k] = fold->row_key.nulls[k];
+		key->nulls[k] = fold->cursor->row_key.nulls[k];
 		key->values[k] = key->nulls[k] ? (Datum) 0 :
-			datumCopy(fold->row_key.values[k], view->keys[k].byval, view->keys[k].len);
+			datumCopy(fold->cursor->row_key.values[k], view->keys[k].byval, view->keys[k].len);
 	}
 	return key;
 }
@@ -140,10 +163,11 @@ new_group(WindowFold *fold, FoldKey *key)
 	WindowView *view = fold->view;
 	FoldGroup  *group = palloc(sizeof(FoldGroup) + sizeof(AggValue) * view->naggs);
 
-	group->start = fold->row.start;
-	group->end = fold->row.end;
-	group->first = fold->row.first;
+	group->start = fold->cursor->row.start;
+	group->end = fold->cursor->row.end;
+	group->first = fold->cursor->row.first;
 	group->key = key;
+	group->dirty = group->stored = group->gone = false;
 	group->values = (AggValue *) (group + 1);
 	for (int a = 0; a < view->naggs; a++)
 		agg_value_start(&view->aggs[a].agg, &group->values[a], fold->agg);
@@ -157,7 +181,7 @@ find_group(WindowFold *fold)
 	FoldEntry  *entry;
 	bool		found;
 
-	entry = fold_insert(fold->table, &fold->row, &found);
+	entry = fold_insert(fold->table, &fold->cursor->row, &found);
 	if (!found)
 	{
 		MemoryContext old = MemoryContextSwitchTo(fold->context);
@@ -173,16 +197,9 @@ find_group(WindowFold *fold)
 static void
 add_late(WindowFold *fold, const FoldOrigin *origin, TimestampTz ts, TimestampTz start, TimestampTz end)
 {
-	if (fold->nlate == fold->late_room)
-	{
-		fold->late_room = Max(fold->late_room * 2, 64);
-		fold->late = fold->late ? repalloc_huge(fold->late, sizeof(LateRow) * fold->late_room) :
-			MemoryContextAlloc(fold->context, sizeof(LateRow) * fold->late_room);
-	}
-	fold->late[fold->nlate++] = (LateRow)
-	{
-		start, end, origin->part, origin->offset, ts, origin->verdict
-	};
+	LateRow		row = {start, end, origin->part, origin->offset, ts, origin->verdict};
+
+	ADD(fold, late, nlate, late_room, row);
 }
 
 /* Has the watermark that this row is judged by passed the end, lateness included? */
@@ -195,10 +212,20 @@ is_late(const WindowFold *fold, const FoldOrigin *origin, TimestampTz end)
 /* ---------------------------------------------------------------- tumbling, hopping */
 
 static inline void
+mark_dirty(WindowFold *fold, FoldGroup *group)
+{
+	if (group->dirty)
+		return;
+	group->dirty = true;
+	ADD(fold, dirty, ndirty, dirty_room, group);
+}
+
+static inline void
 advance(WindowFold *fold, FoldGroup *group, const Datum *values, const bool *nulls)
 {
 	WindowView *view = fold->view;
 
+	mark_dirty(fold, group);
 	for (int a = 0; a < view->naggs; a++)
 	{
 		ViewAgg  *agg = &view->aggs[a];
@@ -220,18 +247,18 @@ advance(WindowFold *fold, FoldGroup *group, const Datum *values, const bool *nul
 static inline bool
 find_window(WindowFold *fold, TimestampTz ts)
 {
-	if (ts < fold->last_start || ts >= fold->last_end)
+	if (ts < fold->cursor->last_start || ts >= fold->cursor->last_end)
 	{
 		int64_t		start;
 		int64_t		end;
 
 		if (window_tumble(&fold->view->grid, ts, &start, &end) != WINDOW_OK)
 			return false;
-		fold->last_start = start;
-		fold->last_end = end;
+		fold->cursor->last_start = start;
+		fold->cursor->last_end = end;
 	}
-	fold->row.start = fold->last_start;
-	fold->row.end = fold->last_end;
+	fold->cursor->row.start = fold->cursor->last_start;
+	fold->cursor->row.end = fold->cursor->last_end;
 	return true;
 }
 
@@ -256,7 +283,7 @@ find_first_window(WindowFold *fold, const FoldOrigin *origin, TimestampTz ts)
 			return false;
 		if (!is_late(fold, origin, end))
 		{
-			fold->row.first = any_late ? start : DT_NOBEGIN;
+			fold->cursor->row.first = any_late ? start : DT_NOBEGIN;
 			return true;
 		}
 		any_late = true;
@@ -273,13 +300,13 @@ fold_into_pane(WindowFold *fold, const FoldOrigin *origin, const Datum *values, 
 
 	if (!find_window(fold, ts))
 		return;
-	fold->row.first = DT_NOBEGIN;
-	if (!hop && is_late(fold, origin, fold->row.end))
+	fold->cursor->row.first = DT_NOBEGIN;
+	if (!hop && is_late(fold, origin, fold->cursor->row.end))
 	{
-		add_late(fold, origin, ts, fold->row.start, fold->row.end);
+		add_late(fold, origin, ts, fold->cursor->row.start, fold->cursor->row.end);
 		return;
 	}
-	if (hop && (fold->view->may_miss || is_late(fold, origin, fold->row.end)) &&
+	if (hop && (fold->view->may_miss || is_late(fold, origin, fold->cursor->row.end)) &&
 		!find_first_window(fold, origin, ts))
 		return;
 	advance(fold, find_group(fold), values, nulls);
@@ -287,13 +314,23 @@ fold_into_pane(WindowFold *fold, const FoldOrigin *origin, const Datum *values, 
 
 /* ---------------------------------------------------------------- sessions */
 
-void
-window_fold_merge(WindowView *view, AggContext *context, FoldGroup *into, const FoldGroup *other)
+/* The second goes into the first, with its place in the table where that has none. */
+static void
+merge_sessions(WindowFold *fold, FoldGroup *into, FoldGroup *other)
 {
+	WindowView *view = fold->view;
+
 	into->start = Min(into->start, other->start);
 	into->end = Max(into->end, other->end);
 	for (int a = 0; a < view->naggs; a++)
-		agg_value_merge(&view->aggs[a].agg, &into->values[a], context, &other->values[a]);
+		agg_value_merge(&view->aggs[a].agg, &into->values[a], fold->agg, &other->values[a]);
+	if (other->stored && into->stored)
+		ADD(fold, obsolete, nobsolete, obsolete_room, other->tid);
+	else if (other->stored)
+		into->tid = other->tid;
+	into->stored |= other->stored;
+	other->gone = true;
+	mark_dirty(fold, into);
 }
 
 /* Number of the first session that ends at the time or later. */
@@ -342,8 +379,8 @@ find_session(WindowFold *fold, FoldKey *key, TimestampTz start, TimestampTz end)
 
 	if (at == key->nsessions || key->sessions[at]->start > end)
 	{
-		fold->row.start = start;
-		fold->row.end = end;
+		fold->cursor->row.start = start;
+		fold->cursor->row.end = end;
 		return insert_session(fold, key, at);
 	}
 	session = key->sessions[at];
@@ -351,7 +388,7 @@ find_session(WindowFold *fold, FoldKey *key, TimestampTz start, TimestampTz end)
 	session->end = Max(session->end, end);
 	while (at + 1 < key->nsessions && key->sessions[at + 1]->start <= session->end)
 	{
-		window_fold_merge(fold->view, fold->agg, session, key->sessions[at + 1]);
+		merge_sessions(fold, session, key->sessions[at + 1]);
 		key->nsessions--;
 		memmove(key->sessions + at + 1, key->sessions + at + 2,
 				sizeof(FoldGroup *) * (key->nsessions - at - 1));
@@ -359,10 +396,45 @@ find_session(WindowFold *fold, FoldKey *key, TimestampTz start, TimestampTz end)
 	return session;
 }
 
+/* Stored sessions that this row may touch and that are not here are looked up later. */
+static inline void
+want_from(WindowFold *fold, FoldKey *key, TimestampTz ts)
+{
+	if (ts >= key->known_from)
+		return;
+	if (key->wanted_from == DT_NOEND)
+		ADD(fold, unknown, nunknown, unknown_room, key);
+	key->wanted_from = Min(key->wanted_from, ts);
+}
+
+FoldGroup *
+window_fold_stored(WindowFold *fold, FoldKey *key, TimestampTz start, TimestampTz end, ItemPointer tid)
+{
+	int			at = first_session(key, start);
+	bool		alone = at == key->nsessions || key->sessions[at]->start > end;
+	FoldGroup  *session = find_session(fold, key, start, end);
+
+	if (alone)
+	{
+		session->stored = true;
+		session->tid = *tid;
+		return session;
+	}
+	/* as merge_sessions: the group takes the row over */
+	if (session->stored)
+		ADD(fold, obsolete, nobsolete, obsolete_room, *tid);
+	else
+		session->tid = *tid;
+	session->stored = true;
+	mark_dirty(fold, session);
+	return session;
+}
+
 static void
 fold_into_session(WindowFold *fold, const FoldOrigin *origin, const Datum *values, const bool *nulls)
 {
 	TimestampTz ts = DatumGetTimestampTz(values[0]);
+	FoldKey    *key;
 	int64_t		end;
 
 	if (window_session_end(&window_axis_timestamp, ts, fold->view->gap, &end) != WINDOW_OK)
@@ -372,9 +444,11 @@ fold_into_session(WindowFold *fold, const FoldOrigin *origin, const Datum *value
 		add_late(fold, origin, ts, ts, end);
 		return;
 	}
-	fold->row.start = fold->row.end = 0;
-	fold->row.first = DT_NOBEGIN;
-	advance(fold, find_session(fold, find_group(fold)->key, ts, end), values, nulls);
+	fold->cursor->row.start = fold->cursor->row.end = 0;
+	fold->cursor->row.first = DT_NOBEGIN;
+	key = find_group(fold)->key;
+	want_from(fold, key, ts);
+	advance(fold, find_session(fold, key, ts, end), values, nulls);
 }
 
 /* ---------------------------------------------------------------- the fold */
@@ -382,16 +456,18 @@ fold_into_session(WindowFold *fold, const FoldOrigin *origin, const Datum *value
 WindowFold *
 window_fold_begin(WindowView *view)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "window fold", ALLOCSET_DEFAULT_SIZES);
+	/* groups and keys go all at once; only states are freed one by one */
+	MemoryContext context = GenerationContextCreate(CurrentMemoryContext, "window fold", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	WindowFold *fold = palloc0(sizeof(WindowFold));
 
 	fold->view = view;
 	fold->context = context;
-	fold->agg = agg_context_create(context);
+	fold->agg = agg_context_create(AllocSetContextCreate(context, "window states", ALLOCSET_DEFAULT_SIZES));
 	fold->table = fold_create(context, FIRST_GROUPS, view);
-	fold->row.key = &fold->row_key;
-	fold->last_start = fold->last_end = DT_NOBEGIN;
+	fold->cursor = palloc0(sizeof(FoldCursor));
+	fold->cursor->row.key = &fold->cursor->row_key;
+	fold->cursor->last_start = fold->cursor->last_end = DT_NOBEGIN;
 	MemoryContextSwitchTo(old);
 	return fold;
 }
@@ -410,9 +486,9 @@ window_fold_row(WindowFold *fold, const FoldOrigin *origin, const Datum *values,
 	/* a row without a time, or with an infinite one, is in no window */
 	if (nulls[0] || TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(values[0])))
 		return;
-	fold->row_key.values = (Datum *) values + 1;
-	fold->row_key.nulls = (bool *) nulls + 1;
-	fold->row_key.hash[0] = key_hash(view, values + 1, nulls + 1, 0);
+	fold->cursor->row_key.values = (Datum *) values + 1;
+	fold->cursor->row_key.nulls = (bool *) nulls + 1;
+	fold->cursor->row_key.hash[0] = key_hash(view, values + 1, nulls + 1, 0);
 	if (view->spec.kind == WINDOW_SESSION)
 		fold_into_session(fold, origin, values, nulls);
 	else
@@ -425,40 +501,17 @@ window_fold_size(WindowFold *fold)
 	return MemoryContextMemAllocated(fold->context, true);
 }
 
-FoldGroup **
-window_fold_groups(WindowFold *fold, int *n)
+void
+window_fold_clean(WindowFold *fold)
 {
-	bool		sessions = fold->view->spec.kind == WINDOW_SESSION;
-	FoldGroup **groups;
-	fold_iterator iterator;
-	FoldEntry  *entry;
-	int			room = 0;
-
-	fold_start_iterate(fold->table, &iterator);
-	while ((entry = fold_iterate(fold->table, &iterator)) != NULL)
-		room += sessions ? entry->group->key->nsessions : 1;
-	groups = MemoryContextAllocHuge(fold->context, sizeof(FoldGroup *) * Max(room, 1));
-	*n = 0;
-	fold_start_iterate(fold->table, &iterator);
-	while ((entry = fold_iterate(fold->table, &iterator)) != NULL)
+	for (int i = 0; i < fold->ndirty; i++)
+		fold->dirty[i]->dirty = false;
+	for (int i = 0; i < fold->nunknown; i++)
 	{
-		if (!sessions)
-			groups[(*n)++] = entry->group;
-		for (int i = 0; sessions && i < entry->group->key->nsessions; i++)
-			groups[(*n)++] = entry->group->key->sessions[i];
+		FoldKey    *key = fold->unknown[i];
+
+		key->known_from = Min(key->known_from, key->wanted_from);
+		key->wanted_from = DT_NOEND;
 	}
-	return groups;
-}
-
-LateRow *
-window_fold_late(WindowFold *fold, int *n)
-{
-	*n = fold->nlate;
-	return fold->late;
-}
-
-AggContext *
-window_fold_context(WindowFold *fold)
-{
-	return fold->agg;
+	fold->ndirty = fold->nlate = fold->nunknown = fold->nobsolete = 0;
 }

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "storage/itemptr.h"
+
 #include "window_view.h"
 
 /* Where a row comes from, and what it is judged by. */
@@ -24,6 +26,10 @@ typedef struct FoldGroup
 	TimestampTz end;
 	TimestampTz first;			/* WINDOW_HOP: the first window that it counts for; DT_NOBEGIN: all */
 	struct FoldKey *key;
+	bool		dirty;			/* not as stored */
+	bool		stored;			/* all that is stored of it is in here, and stands at tid */
+	bool		gone;			/* has gone into another session */
+	ItemPointerData tid;
 	AggValue   *values;			/* one an aggregate */
 } FoldGroup;
 
@@ -33,7 +39,10 @@ typedef struct FoldKey
 	uint64		hash[2];
 	Datum	   *values;
 	bool	   *nulls;
-	int			nsessions;		/* WINDOW_SESSION: its groups, by start, none touching another */
+	/* WINDOW_SESSION */
+	TimestampTz known_from;		/* stored sessions that end here or later are all here; DT_NOEND: none is */
+	TimestampTz wanted_from;	/* of those to be looked up */
+	int			nsessions;		/* by start, none touching another */
 	int			room;
 	FoldGroup **sessions;
 } FoldKey;
@@ -48,9 +57,30 @@ typedef struct LateRow
 	TimestampTz watermark;
 } LateRow;
 
-typedef struct WindowFold WindowFold;
+/*
+ * The groups of a view, in a memory context of their own below the caller's.  It may
+ * live on from batch to batch: groups that are stored stay, with their states, so the
+ * next rows need no look at the table.
+ */
+typedef struct WindowFold
+{
+	WindowView *view;
+	MemoryContext context;
+	Oid			file;			/* of the table that the groups' places are in; 0: not known */
+	AggContext *agg;
+	struct fold_hash *table;
+	/* since the last window_fold_clean */
+	int			ndirty;
+	FoldGroup **dirty;
+	int			nlate;
+	LateRow    *late;
+	int			nunknown;		/* keys with sessions to be looked up */
+	FoldKey   **unknown;
+	int			nobsolete;		/* stored rows that went into others */
+	ItemPointerData *obsolete;
+	struct FoldCursor *cursor;	/* private to window_fold.c */
+} WindowFold;
 
-/* In a memory context of its own below the current one. */
 extern WindowFold *window_fold_begin(WindowView *view);
 extern void window_fold_end(WindowFold *fold);
 
@@ -58,15 +88,14 @@ extern void window_fold_end(WindowFold *fold);
 extern void window_fold_row(WindowFold *fold, const FoldOrigin *origin,
 							const Datum *values, const bool *nulls);
 
-/* Bytes in use: flush it when that is much. */
+/* A stored session of the key: the group that it is part of now, states not yet added. */
+extern FoldGroup *window_fold_stored(WindowFold *fold, FoldKey *key, TimestampTz start, TimestampTz end,
+									 ItemPointer tid);
+
+/* All is stored. */
+extern void window_fold_clean(WindowFold *fold);
+
+/* Bytes in use. */
 extern Size window_fold_size(WindowFold *fold);
-
-/* All groups, in no order; for sessions key by key. */
-extern FoldGroup **window_fold_groups(WindowFold *fold, int *n);
-extern LateRow *window_fold_late(WindowFold *fold, int *n);
-extern AggContext *window_fold_context(WindowFold *fold);
-
-/* The two groups' states put together in the first. */
-extern void window_fold_merge(WindowView *view, AggContext *context, FoldGroup *into, const FoldGroup *other);
 
 #endif

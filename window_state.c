@@ -16,12 +16,14 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -37,9 +39,9 @@
 /* The table while groups are added to it. */
 typedef struct StateWriter
 {
+	WindowFold *fold;
 	WindowView *view;
 	int			worker;
-	AggContext *context;
 	Relation	rel;
 	EState	   *estate;
 	ResultRelInfo *rri;
@@ -48,6 +50,7 @@ typedef struct StateWriter
 	Snapshot	snapshot;
 	TupleTableSlot *old;		/* the stored row */
 	TupleTableSlot *new;
+	BlockNumber pruned;			/* last page that was */
 	MemoryContext scan_context; /* an index scan keeps memory from one call to the next */
 	MemoryContext row_context;	/* reset after each group */
 } StateWriter;
@@ -77,12 +80,13 @@ find_index(StateWriter *writer)
 }
 
 static void
-open_writer(StateWriter *writer, WindowView *view, int worker, AggContext *context)
+open_writer(StateWriter *writer, WindowFold *fold, int worker)
 {
-	writer->view = view;
+	writer->fold = fold;
+	writer->view = fold->view;
 	writer->worker = worker;
-	writer->context = context;
-	writer->rel = table_open(view->state, RowExclusiveLock);
+	writer->pruned = InvalidBlockNumber;
+	writer->rel = table_open(fold->view->state, RowExclusiveLock);
 	writer->estate = CreateExecutorState();
 	init_range_table(writer->estate, writer->rel);
 	writer->rri = makeNode(ResultRelInfo);
@@ -92,7 +96,7 @@ open_writer(StateWriter *writer, WindowView *view, int worker, AggContext *conte
 	/* newer than the batch's: kappa.run has several flushes in one transaction */
 	writer->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(writer->snapshot);
-	writer->scan = index_begin(writer->rel, writer->index, writer->snapshot, 2);
+	writer->scan = index_begin(writer->rel, writer->index, writer->snapshot, writer->view->spec.kind == WINDOW_SESSION ? 1 : 2);
 	writer->old = table_slot_create(writer->rel, NULL);
 	writer->new = MakeSingleTupleTableSlot(RelationGetDescr(writer->rel), &TTSOpsVirtual);
 	writer->scan_context = CurrentMemoryContext;
@@ -125,25 +129,24 @@ hash_datum(const FoldKey *key)
 	return UUIDPGetDatum(uuid);
 }
 
+/* Rows of a pane and hash, or of a hash backwards by start. */
 static void
-start_scan(StateWriter *writer, const FoldGroup *group)
+start_scan(StateWriter *writer, const FoldKey *key, TimestampTz start)
 {
 	ScanKeyData keys[2];
-	Datum		hash = hash_datum(group->key);
+	Datum		hash = hash_datum(key);
 	MemoryContext old;
+	int			n = 1;
 
 	if (writer->view->spec.kind == WINDOW_SESSION)
-	{
 		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, hash);
-		ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(group->end));
-	}
 	else
 	{
-		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ, TimestampTzGetDatum(group->start));
-		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_UUID_EQ, hash);
+		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ, TimestampTzGetDatum(start));
+		ScanKeyInit(&keys[n++], 2, BTEqualStrategyNumber, F_UUID_EQ, hash);
 	}
 	old = MemoryContextSwitchTo(writer->scan_context);
-	index_rescan(writer->scan, keys, 2, NULL, 0);
+	index_rescan(writer->scan, keys, n, NULL, 0);
 	MemoryContextSwitchTo(old);
 }
 
@@ -161,25 +164,23 @@ stored_time(StateWriter *writer, int column)
 	return DatumGetTimestampTz(stored(writer, column, &null));
 }
 
-/* Is the row in the slot this worker's, and of the group's keys? */
+/* Is the row in the slot this worker's, and of the key? */
 static bool
-is_own(StateWriter *writer, const FoldGroup *group)
+is_own(StateWriter *writer, const FoldKey *key)
 {
 	WindowView *view = writer->view;
 	bool		null;
 
 	if (DatumGetInt32(stored(writer, STATE_WORKER, &null)) != writer->worker)
 		return false;
-	if (view->spec.kind == WINDOW_HOP && stored_time(writer, STATE_FIRST_WINDOW) != group->first)
-		return false;
 	for (int k = 0; k < view->nkeys; k++)
 	{
 		Datum		value = stored(writer, STATE_KEYS + k, &null);
 
-		if (null != group->key->nulls[k])
+		if (null != key->nulls[k])
 			return false;
 		if (!null && !DatumGetBool(FunctionCall2Coll(&view->keys[k].equal, view->keys[k].collation,
-													 value, group->key->values[k])))
+													 value, key->values[k])))
 			return false;
 	}
 	return true;
@@ -195,45 +196,81 @@ next_row(StateWriter *writer, ScanDirection direction)
 	return found;
 }
 
-/* The next stored row that the group belongs to; false: no more. */
-static bool
-next_stored(StateWriter *writer, const FoldGroup *group)
-{
-	bool		session = writer->view->spec.kind == WINDOW_SESSION;
-
-	while (next_row(writer, session ? BackwardScanDirection : ForwardScanDirection))
-	{
-		if (!is_own(writer, group))
-			continue;
-		/* backwards by start, and a worker's sessions do not overlap: none before reaches further */
-		if (session && stored_time(writer, STATE_WINDOW_END) < group->start)
-			return false;
-		return true;
-	}
-	return false;
-}
-
-/* ---------------------------------------------------------------- writing */
-
 /* The stored row's partials into the group's states. */
 static void
-take_stored(StateWriter *writer, FoldGroup *group)
+take_partials(StateWriter *writer, FoldGroup *group)
 {
 	WindowView *view = writer->view;
 
-	if (view->spec.kind == WINDOW_SESSION)
-	{
-		group->start = Min(group->start, stored_time(writer, STATE_WINDOW_START));
-		group->end = Max(group->end, stored_time(writer, STATE_WINDOW_END));
-	}
 	for (int a = 0; a < view->naggs; a++)
 	{
 		bool		null;
 		Datum		partial = stored(writer, STATE_KEYS + view->nkeys + a, &null);
 
-		agg_value_combine(&view->aggs[a].agg, &group->values[a], writer->context, partial, null);
+		agg_value_combine(&view->aggs[a].agg, &group->values[a], writer->fold->agg, partial, null);
 	}
 }
+
+/* What the table may hold of a pane that has come up in this batch. */
+static void
+look_up_pane(StateWriter *writer, FoldGroup *group)
+{
+	start_scan(writer, group->key, group->start);
+	while (next_row(writer, ForwardScanDirection))
+	{
+		if (!is_own(writer, group->key) || stored_time(writer, STATE_FIRST_WINDOW) != group->first)
+			continue;
+		take_partials(writer, group);
+		group->stored = true;
+		group->tid = writer->old->tts_tid;
+		return;
+	}
+}
+
+/* The key's sessions that end at wanted_from or later, less those that are known. */
+static void
+look_up_sessions(StateWriter *writer, FoldKey *key)
+{
+	start_scan(writer, key, 0);
+	while (next_row(writer, BackwardScanDirection))
+	{
+		TimestampTz end;
+
+		if (!is_own(writer, key))
+			continue;
+		/* a worker's sessions of a key do not overlap: none before this one ends later */
+		end = stored_time(writer, STATE_WINDOW_END);
+		if (end < key->wanted_from)
+			return;
+		if (end < key->known_from)
+			take_partials(writer, window_fold_stored(writer->fold, key, stored_time(writer, STATE_WINDOW_START),
+													 end, &writer->old->tts_tid));
+	}
+}
+
+static void
+look_up(StateWriter *writer)
+{
+	WindowFold *fold = writer->fold;
+
+	for (int i = 0; i < fold->nunknown; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		look_up_sessions(writer, fold->unknown[i]);
+		MemoryContextReset(writer->row_context);
+	}
+	if (writer->view->spec.kind == WINDOW_SESSION)
+		return;
+	for (int i = 0; i < fold->ndirty; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!fold->dirty[i]->stored)
+			look_up_pane(writer, fold->dirty[i]);
+		MemoryContextReset(writer->row_context);
+	}
+}
+
+/* ---------------------------------------------------------------- writing */
 
 static void
 fill_new(StateWriter *writer, const FoldGroup *group)
@@ -259,7 +296,7 @@ fill_new(StateWriter *writer, const FoldGroup *group)
 		int			at = STATE_KEYS - 1 + view->nkeys + a;
 
 		slot->tts_isnull[at] = !agg_value_partial(&view->aggs[a].agg, &group->values[a],
-												  writer->context, &values[at]);
+												  writer->fold->agg, &values[at]);
 	}
 	ExecStoreVirtualTuple(slot);
 }
@@ -273,22 +310,42 @@ overtaken(StateWriter *writer)
 			 errdetail("Somebody else has written rows of worker %d; this batch is undone.", writer->worker)));
 }
 
+/*
+ * Room for the new versions on the page of the old ones: what an index scan would do on
+ * its way to the row, we do when we come to its page.
+ */
 static void
-write_update(StateWriter *writer, ItemPointer tid)
+prune_page(StateWriter *writer, BlockNumber block)
 {
-	IndexUpdate indexes;
+	Buffer		buffer;
 
-	if (!update_row(writer->rel, tid, writer->new, GetCurrentCommandId(true), &indexes))
-		overtaken(writer);
-	if (indexes != INDEXES_NONE)
-		update_index_tuples(writer->rri, writer->new, writer->estate, indexes);
+	if (block == writer->pruned)
+		return;
+	writer->pruned = block;
+	buffer = ReadBuffer(writer->rel, block);
+	heap_page_prune_opt(writer->rel, buffer);
+	ReleaseBuffer(buffer);
 }
 
 static void
-write_insert(StateWriter *writer)
+write_group(StateWriter *writer, FoldGroup *group)
 {
-	table_tuple_insert(writer->rel, writer->new, GetCurrentCommandId(true), 0, NULL);
-	(void) insert_index_tuples(writer->rri, writer->new, writer->estate);
+	IndexUpdate indexes = INDEXES_ALL;
+
+	fill_new(writer, group);
+	if (group->stored)
+		prune_page(writer, ItemPointerGetBlockNumber(&group->tid));
+	if (!group->stored)
+	{
+		table_tuple_insert(writer->rel, writer->new, GetCurrentCommandId(true), 0, NULL);
+		(void) insert_index_tuples(writer->rri, writer->new, writer->estate);
+	}
+	else if (!update_row(writer->rel, &group->tid, writer->new, GetCurrentCommandId(true), &indexes))
+		overtaken(writer);
+	else if (indexes != INDEXES_NONE)
+		update_index_tuples(writer->rri, writer->new, writer->estate, indexes);
+	group->stored = true;
+	group->tid = writer->new->tts_tid;
 }
 
 static void
@@ -301,113 +358,75 @@ write_delete(StateWriter *writer, ItemPointer tid)
 		overtaken(writer);
 }
 
-/* Rows of the table that have gone into the group in hand: the first one stays. */
-typedef struct Taken
-{
-	int			n;
-	int			room;
-	ItemPointerData *tids;
-} Taken;
-
-/* The scan does not see what we have just written, so it gives them a second time. */
-static bool
-is_taken(const Taken *taken, ItemPointer tid)
-{
-	for (int i = 0; i < taken->n; i++)
-		if (ItemPointerEquals(&taken->tids[i], tid))
-			return true;
-	return false;
-}
-
-static void
-take_all_stored(StateWriter *writer, FoldGroup *group, Taken *taken)
-{
-	start_scan(writer, group);
-	while (next_stored(writer, group))
-	{
-		if (is_taken(taken, &writer->old->tts_tid))
-			continue;
-		take_stored(writer, group);
-		if (taken->n == taken->room)
-		{
-			taken->room = Max(taken->room * 2, 4);
-			taken->tids = taken->tids ? repalloc(taken->tids, sizeof(ItemPointerData) * taken->room) :
-				palloc(sizeof(ItemPointerData) * taken->room);
-		}
-		taken->tids[taken->n++] = writer->old->tts_tid;
-		if (writer->view->spec.kind != WINDOW_SESSION)
-			break;
-	}
-}
-
-/*
- * The group with what is stored of it.  A session may bridge several stored ones, and
- * then reach the next of the batch, which is taken in too; returns how many groups
- * are dealt with.
- */
-static int
-add_group(StateWriter *writer, FoldGroup **groups, int n)
-{
-	Taken		taken = {0};
-	FoldGroup  *group = groups[0];
-	int			done = 1;
-
-	take_all_stored(writer, group, &taken);
-	while (writer->view->spec.kind == WINDOW_SESSION && done < n &&
-		   groups[done]->key == group->key && groups[done]->start <= group->end)
-	{
-		window_fold_merge(writer->view, writer->context, group, groups[done++]);
-		take_all_stored(writer, group, &taken);
-	}
-	fill_new(writer, group);
-	if (taken.n == 0)
-		write_insert(writer);
-	else
-		write_update(writer, &taken.tids[0]);
-	for (int i = 1; i < taken.n; i++)
-		write_delete(writer, &taken.tids[i]);
-	return done;
-}
-
+/* Updates page by page, then new rows in the order of the index. */
 static int
 compare_groups(const void *a, const void *b)
 {
 	const FoldGroup *x = *(FoldGroup *const *) a;
 	const FoldGroup *y = *(FoldGroup *const *) b;
 
+	if (x->stored != y->stored)
+		return x->stored ? -1 : 1;
+	if (x->stored)
+		return ItemPointerCompare((ItemPointer) &x->tid, (ItemPointer) &y->tid);
 	if (x->start != y->start)
 		return x->start < y->start ? -1 : 1;
 	return memcmp(x->key->hash, y->key->hash, sizeof(x->key->hash));
 }
 
+static void
+write_all(StateWriter *writer)
+{
+	WindowFold *fold = writer->fold;
+
+	for (int i = 0; i < fold->nobsolete; i++)
+		write_delete(writer, &fold->obsolete[i]);
+	qsort(fold->dirty, fold->ndirty, sizeof(FoldGroup *), compare_groups);
+	for (int i = 0; i < fold->ndirty; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!fold->dirty[i]->gone)
+			write_group(writer, fold->dirty[i]);
+		ResetPerTupleExprContext(writer->estate);
+		MemoryContextReset(writer->row_context);
+	}
+}
+
+/* Places that we remember are those of this file; VACUUM FULL makes another. */
+static void
+check_places(StateWriter *writer)
+{
+	if (writer->fold->file != 0 && writer->fold->file != relation_file(writer->rel))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the state of window view \"%s\" was written anew", writer->view->name),
+				 errdetail("This batch is undone and tried again.")));
+	writer->fold->file = relation_file(writer->rel);
+}
+
 void
-window_state_add(WindowView *view, int worker, FoldGroup **groups, int n, AggContext *context)
+window_state_store_groups(WindowFold *fold, int worker)
 {
 	StateWriter writer;
 	MemoryContext old;
 
-	if (n == 0)
-		return;
-	open_writer(&writer, view, worker, context);
-	/* neighbours in the index one after the other */
-	if (view->spec.kind != WINDOW_SESSION)
-		qsort(groups, n, sizeof(FoldGroup *), compare_groups);
-	old = MemoryContextSwitchTo(writer.row_context);
-	for (int i = 0; i < n;)
+	if (fold->ndirty > 0)
 	{
-		CHECK_FOR_INTERRUPTS();
-		i += add_group(&writer, groups + i, n - i);
-		ResetPerTupleExprContext(writer.estate);
-		MemoryContextReset(writer.row_context);
+		open_writer(&writer, fold, worker);
+		old = MemoryContextSwitchTo(writer.row_context);
+		check_places(&writer);
+		look_up(&writer);
+		write_all(&writer);
+		MemoryContextSwitchTo(old);
+		close_writer(&writer);
 	}
-	MemoryContextSwitchTo(old);
-	close_writer(&writer);
+	window_fold_clean(fold);
 }
 
 /* ---------------------------------------------------------------- late rows */
 
-void
-window_late_add(const WindowView *view, const LateRow *rows, int n)
+static void
+add_late_rows(const WindowView *view, const LateRow *rows, int n)
 {
 	CatalogScope scope;
 	Datum	   *columns[6];
@@ -439,4 +458,11 @@ window_late_add(const WindowView *view, const LateRow *rows, int n)
 	catalog_execute("INSERT INTO kappa.late_row (view, window_start, window_end, part, kafka_offset, event_time, watermark) "
 					"SELECT $1, * FROM unnest($2, $3, $4, $5, $6, $7)", 7, args);
 	catalog_end(&scope);
+}
+
+void
+window_state_store(WindowFold *fold, int worker)
+{
+	add_late_rows(fold->view, fold->late, fold->nlate);
+	window_state_store_groups(fold, worker);
 }

@@ -11,11 +11,13 @@
 #include "window_view.h"
 
 /*
- * Add the groups to the worker's rows, in the current transaction.  Each write
- * affects exactly one row, or raises 40001: another owner was here.
+ * Make the worker's rows say what the fold says, in the current transaction, and
+ * list its late rows.  Each write affects exactly one row, or raises 40001: another
+ * owner was here.
  */
-extern void window_state_add(WindowView *view, int worker, FoldGroup **groups, int n, AggContext *context);
+extern void window_state_store(WindowFold *fold, int worker);
 
-extern void window_late_add(const WindowView *view, const LateRow *rows, int n);
+/* The rows only: the late ones are listed already. */
+extern void window_state_store_groups(WindowFold *fold, int worker);
 
 #endif

@@ -63,6 +63,7 @@ typedef struct WindowView
 	ViewAgg  *aggs;
 	Query	   *input;			/* layer r */
 	WindowQuery *query;			/* as create_window_view had it, without what is only of use there */
+	struct WindowFold *fold;	/* groups kept from batch to batch; NULL: none (window_batch.c) */
 	MemoryContext context;		/* of all this */
 } WindowView;
 
