@@ -153,7 +153,7 @@ void
 catalog_end(CatalogScope *scope)
 {
 	SPI_finish();
-	AtEOXact_GUC(true, scope->guc_level);
+	AtEOXact_GUC(false, scope->guc_level);
 	SetUserIdAndSecContext(scope->save_userid, scope->save_sec_context);
 }
 

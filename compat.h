@@ -52,6 +52,13 @@ serialize_range(TypeCacheEntry *typcache, RangeBound *lower, RangeBound *upper)
 #endif
 }
 
+/* Further rows of pin_settings: a slow batch must not end in FATAL. */
+#if PG_VERSION_NUM >= 170000
+#define PINNED_SINCE_17	{"transaction_timeout", "0"},
+#else
+#define PINNED_SINCE_17
+#endif
+
 /* 'infinity' is an interval since 17 */
 static inline bool
 interval_is_infinite(const Interval *interval)

@@ -41,6 +41,7 @@
 #include "utils/timestamp.h"
 
 #include "catalog.h"
+#include "compat.h"
 #include "core/backoff.h"
 #include "ingest.h"
 #include "shmem.h"
@@ -81,6 +82,7 @@ pin_settings(void)
 	static const char *const pinned[][2] = {
 		{"search_path", "pg_catalog, pg_temp"}, {"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"}, {"idle_session_timeout", "0"},
+		PINNED_SINCE_17
 		/* below deadlock_timeout, so that we and not a user's DDL give way */
 		{"lock_timeout", "500ms"},
 		{"default_transaction_isolation", "read committed"},

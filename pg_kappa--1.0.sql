@@ -1018,8 +1018,8 @@ COMMENT ON FUNCTION kappa.drop_window_view(text) IS 'Drops a window view with it
 
 CREATE FUNCTION kappa.final_watermark(subscription integer)
 RETURNS timestamptz
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$SELECT pg_catalog.min(COALESCE(p.verdict_watermark, '-infinity')) FROM kappa.position p WHERE p.subscription = $1$$;
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'kappa_final_watermark';
 COMMENT ON FUNCTION kappa.final_watermark(integer) IS 'Internal: the watermark that no row counts behind any more; is_final of window views compares with it';
 
 CREATE FUNCTION kappa.window_hops(view integer, OUT window_start timestamptz, OUT window_end timestamptz)

@@ -47,6 +47,7 @@
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
+#include "catalog.h"
 #include "compat.h"
 #include "fault.h"
 #include "index_entries.h"
@@ -65,24 +66,23 @@
 static bool
 routed_elsewhere(Relation rel)
 {
+	CatalogScope scope;
 	char	   *query = NULL;
 	bool		found;
 
 	if (OidIsValid(get_extension_oid("citus", true)))
-		query = psprintf("SELECT 1 FROM pg_catalog.pg_dist_partition WHERE logicalrelid = %u",
+		query = psprintf("SELECT 1 FROM pg_catalog.pg_dist_partition WHERE logicalrelid OPERATOR(pg_catalog.=) %u",
 						 RelationGetRelid(rel));
 	else if (OidIsValid(get_extension_oid("timescaledb", true)))
 		query = psprintf("SELECT 1 FROM _timescaledb_catalog.hypertable "
-						 "WHERE schema_name = %s AND table_name = %s",
+						 "WHERE schema_name OPERATOR(pg_catalog.=) %s AND table_name OPERATOR(pg_catalog.=) %s",
 						 quote_literal_cstr(get_namespace_name(RelationGetNamespace(rel))),
 						 quote_literal_cstr(RelationGetRelationName(rel)));
 	if (query == NULL)
 		return false;
-	SPI_connect();
-	if (SPI_execute(query, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read another extension's catalog");
-	found = SPI_processed > 0;
-	SPI_finish();
+	catalog_begin(&scope);
+	found = catalog_execute(query, 0, NULL) > 0;
+	catalog_end(&scope);
 	return found;
 }
 
@@ -218,7 +218,8 @@ user_scope_begin(UserScope *scope, Oid userid, const char *search_path)
 void
 user_scope_end(UserScope *scope)
 {
-	AtEOXact_GUC(true, scope->guc_level);
+	/* not kept: a SET of the code that ran here must not outlive it */
+	AtEOXact_GUC(false, scope->guc_level);
 	SetUserIdAndSecContext(scope->save_userid, scope->save_sec_context);
 }
 

@@ -54,19 +54,20 @@ typedef struct Upsert
 /* ---------------------------------------------------------------- which tables */
 
 static bool
-is_key_of(const IndexInfo *info, Relation index, const TargetTable *target)
+is_key_of(Relation index, const TargetTable *target)
 {
 	if (!index->rd_index->indisunique || !index->rd_index->indimmediate ||
 		!index->rd_index->indisvalid || index->rd_rel->relam != BTREE_AM_OID ||
-		info->ii_Expressions != NIL || info->ii_Predicate != NIL ||
-		info->ii_NumIndexKeyAttrs != target->nkeys)
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) ||
+		index->rd_index->indnkeyatts != target->nkeys)
 		return false;
 	for (int k = 0; k < target->nkeys; k++)
 	{
 		bool		found = false;
 
 		for (int i = 0; i < target->nkeys; i++)
-			found |= info->ii_IndexAttrNumbers[i] == target->keys[k];
+			found |= index->rd_index->indkey.values[i] == target->keys[k];
 		if (!found)
 			return false;
 	}
@@ -86,7 +87,11 @@ has_special_columns(TupleDesc desc)
 	return false;
 }
 
-/* The table's index on its key, closed again; InvalidOid: none. */
+/*
+ * The table's index on its key, closed again; InvalidOid: none.  From the catalog's rows
+ * alone: BuildIndexInfo would run functions of the table owner's indexes, and we are not
+ * he yet.
+ */
 static Oid
 find_key_index(TargetTable *target)
 {
@@ -96,7 +101,7 @@ find_key_index(TargetTable *target)
 	foreach(lc, indexes)
 	{
 		Relation	index = index_open(lfirst_oid(lc), RowExclusiveLock);
-		bool		found = is_key_of(BuildIndexInfo(index), index, target);
+		bool		found = is_key_of(index, target);
 
 		index_close(index, NoLock);
 		if (found)

@@ -135,7 +135,7 @@ interval_literal(const Interval *interval)
 	(void) set_config_option("IntervalStyle", "postgres", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	text = DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval)));
-	AtEOXact_GUC(true, level);
+	AtEOXact_GUC(false, level);
 	return psprintf("%s::interval", quote_literal_cstr(text));
 }
 
@@ -148,7 +148,7 @@ timestamptz_literal(TimestampTz value)
 	(void) set_config_option("DateStyle", "ISO, MDY", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
 	text = DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(value)));
-	AtEOXact_GUC(true, level);
+	AtEOXact_GUC(false, level);
 	return psprintf("%s::timestamptz", quote_literal_cstr(text));
 }
 

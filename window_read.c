@@ -36,6 +36,7 @@
 
 PG_FUNCTION_INFO_V1(kappa_reconcile);
 PG_FUNCTION_INFO_V1(kappa_rebuild);
+PG_FUNCTION_INFO_V1(kappa_final_watermark);
 PG_FUNCTION_INFO_V1(kappa_rolling);
 PG_FUNCTION_INFO_V1(kappa_roll_up);
 PG_FUNCTION_INFO_V1(kappa_window_counts);
@@ -268,19 +269,30 @@ view_of_type(Oid type)
 	return id;
 }
 
+/* With the snapshot of the query that asks: what is_final says must fit its rows. */
 static TimestampTz
 final_watermark(int32 subscription)
 {
 	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_INT4(subscription)};
+	Oid			type = INT4OID;
+	Datum		arg = Int32GetDatum(subscription);
 	TimestampTz result;
 	bool		null;
 
 	catalog_begin(&scope);
-	catalog_execute("SELECT coalesce(kappa.final_watermark($1), '-infinity')", 1, args);
+	if (SPI_execute_with_args("SELECT coalesce(min(coalesce(verdict_watermark, '-infinity')), '-infinity') "
+							  "FROM kappa.position WHERE subscription = $1", 1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the positions of subscription %d", subscription);
 	result = DatumGetTimestampTz(catalog_value(0, 1, &null));
 	catalog_end(&scope);
 	return result;
+}
+
+/* kappa.final_watermark(subscription integer) RETURNS timestamptz */
+Datum
+kappa_final_watermark(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TIMESTAMPTZ(final_watermark(PG_GETARG_INT32(0)));
 }
 
 static void
@@ -450,7 +462,7 @@ kappa_roll_up(PG_FUNCTION_ARGS)
 	if (SPI_execute(psprintf("CREATE VIEW %s AS %s", target, sql), false, 0) < 0)
 		elog(ERROR, "could not make view %s", target);
 	SPI_finish();
-	AtEOXact_GUC(true, level);
+	AtEOXact_GUC(false, level);
 	free_window_view(view);
 	PG_RETURN_VOID();
 }
@@ -473,7 +485,7 @@ Datum
 kappa_window_counts(PG_FUNCTION_ARGS)
 {
 	WindowView *view = load_window_view(PG_GETARG_INT32(0));
-	CatalogScope scope;
+	UserScope	scope;
 	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
@@ -482,12 +494,16 @@ kappa_window_counts(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	if (view == NULL)
 		PG_RETURN_NULL();
-	catalog_begin(&scope);
-	catalog_execute(psprintf("SELECT count(*) FILTER (WHERE NOT f), count(*) FILTER (WHERE f) FROM (SELECT w.window_end + %s <= kappa.final_watermark(%d) AS f FROM (%s) w) w",
+	/* as the view's owner: the state may be of types and aggregates of his */
+	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
+	SPI_connect();
+	catalog_execute(psprintf("SELECT count(*) FILTER (WHERE NOT f), count(*) FILTER (WHERE f) FROM "
+							 "(SELECT w.window_end + %s <= (SELECT kappa.final_watermark(%d)) AS f FROM (%s) w) w",
 							 interval_text(view->lateness), view->subscription, windows_query(view)), 0, NULL);
 	values[0] = catalog_value(0, 1, &nulls[0]);
 	values[1] = catalog_value(0, 2, &nulls[1]);
-	catalog_end(&scope);
+	SPI_finish();
+	user_scope_end(&scope);
 	free_window_view(view);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -24,7 +24,7 @@ extern char *relation_name(Oid relid);
 /* The same of a view that is to be made, in the schema that CREATE VIEW would choose. */
 extern char *new_view_name(const char *name);
 
-/* search_path = pg_catalog for SQL of our own; undo with AtEOXact_GUC(true, level). */
+/* search_path = pg_catalog for SQL of our own; undo with AtEOXact_GUC(false, level). */
 extern int	pin_search_path(void);
 
 #endif

@@ -22,6 +22,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_aggregate.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -38,8 +39,10 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/elog.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
@@ -63,15 +66,52 @@ PG_FUNCTION_INFO_V1(kappa_create_window_view);
 PG_FUNCTION_INFO_V1(kappa_drop_window_view);
 PG_FUNCTION_INFO_V1(kappa_window_hops);
 
+/* ---------------------------------------------------------------- stopping */
+
+void
+stop_window_view(const WindowView *view, const char *reason)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(view->id), CATALOG_TEXT(reason)};
+
+	catalog_begin(&scope);
+	catalog_execute("UPDATE kappa.window_view SET stop_reason = $2, stop_since = clock_timestamp() "
+					"WHERE id = $1 AND stop_reason IS NULL", 2, args);
+	catalog_end(&scope);
+	ereport(LOG,
+			(errmsg("window view \"%s\" stopped: %s", view->name, reason),
+			 errhint("Mend the cause, then SELECT kappa.rebuild(%s).", quote_literal_cstr(view->name))));
+}
+
 /* ---------------------------------------------------------------- loading */
 
-/* The only relation, function or subquery of a FROM. */
-static RangeTblEntry *
+/*
+ * The batch form belongs to the view's owner, who may put another query in its place:
+ * nothing of its shape is certain.
+ */
+static void
+require_shape(bool right)
+{
+	if (!right)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the batch form of a window view has been replaced by another query"),
+				 errhint("Drop the window view and make it again.")));
+}
+
+/* The only subquery of a FROM. */
+static Query *
 only_source(Query *query)
 {
-	RangeTblRef *reference = linitial_node(RangeTblRef, query->jointree->fromlist);
+	RangeTblRef *reference;
+	RangeTblEntry *rte;
 
-	return rt_fetch(reference->rtindex, query->rtable);
+	require_shape(list_length(query->jointree->fromlist) == 1 &&
+				  IsA(linitial(query->jointree->fromlist), RangeTblRef) && query->setOperations == NULL);
+	reference = linitial_node(RangeTblRef, query->jointree->fromlist);
+	rte = rt_fetch(reference->rtindex, query->rtable);
+	require_shape(rte->rtekind == RTE_SUBQUERY);
+	return rte->subquery;
 }
 
 /* A month has 31 days and a day 26 hours at most, wherever its clocks are changed. */
@@ -97,7 +137,8 @@ load_window(WindowView *view, Query *windows)
 
 		call = (Node *) makeFuncExpr(over->winfnoid, over->wintype, over->args, InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
 	}
-	view->spec = window_spec(castNode(FuncExpr, call));
+	require_shape(IsA(call, FuncExpr) && is_window_function(((FuncExpr *) call)->funcid, &view->spec.kind));
+	view->spec = window_spec((FuncExpr *) call);
 	length = window_length(&view->spec.size, "size");
 	if (view->spec.kind == WINDOW_SESSION)
 	{
@@ -148,7 +189,8 @@ load_key(ViewKey *key, Node *expr)
 static int
 input_place(Node *column)
 {
-	return castNode(Var, column)->varattno - 2;
+	require_shape(IsA(column, Var) && ((Var *) column)->varattno > 2);
+	return ((Var *) column)->varattno - 2;
 }
 
 static void
@@ -158,6 +200,9 @@ load_aggregate(ViewAgg *agg, Aggref *call)
 	int			nargs = get_aggregate_argtypes(call, argtypes);
 	ListCell   *lc;
 
+	require_shape(call->aggdistinct == NIL && call->aggorder == NIL && call->aggkind == AGGKIND_NORMAL &&
+				  list_length(call->args) == nargs);
+	agg->argtypes = memcpy(palloc(sizeof(Oid) * Max(nargs, 1)), argtypes, sizeof(Oid) * nargs);
 	partial_agg_init(&agg->agg, call->aggfnoid, argtypes, nargs, call->aggtype, call->inputcollid);
 	agg->args = palloc(sizeof(int) * Max(nargs, 1));
 	foreach(lc, call->args)
@@ -182,12 +227,12 @@ window_aggregate(const WindowView *view, const ViewAgg *agg, Aggref *call)
 static void
 load_definition(WindowView *view, Relation batch)
 {
-	Query	   *groups = only_source(get_view_query(batch))->subquery;
-	Query	   *windows = only_source(groups)->subquery;
+	Query	   *groups = only_source(get_view_query(batch));
+	Query	   *windows = only_source(groups);
 	ListCell   *lc;
 
 	load_window(view, windows);
-	view->input = copyObject(only_source(windows)->subquery);
+	view->input = copyObject(only_source(windows));
 	view->query = palloc0(sizeof(WindowQuery));
 	view->query->spec = view->spec;
 	view->query->input = view->input;
@@ -240,18 +285,51 @@ read_view(int row)
 	return view;
 }
 
+/* Do the types of layer r, of the state's columns and of what we make of them agree? */
+static void
+check_layer(const WindowView *view)
+{
+	Relation	state = table_open(view->state, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(state);
+	int			ncolumns = list_length(view->input->targetList);
+
+	require_shape(desc->natts == STATE_KEYS - 1 + view->nkeys + view->naggs && ncolumns > view->nkeys &&
+				  exprType((Node *) linitial_node(TargetEntry, view->input->targetList)->expr) == TIMESTAMPTZOID);
+	for (int k = 0; k < view->nkeys; k++)
+		require_shape(TupleDescAttr(desc, STATE_KEYS - 1 + k)->atttypid == view->keys[k].type &&
+					  exprType((Node *) list_nth_node(TargetEntry, view->input->targetList, k + 1)->expr) == view->keys[k].type);
+	for (int a = 0; a < view->naggs; a++)
+	{
+		const ViewAgg *agg = &view->aggs[a];
+
+		require_shape(agg->filter < ncolumns);
+		for (int i = 0; i < agg->agg.nargs; i++)
+			require_shape(agg->args[i] < ncolumns &&
+						  exprType((Node *) list_nth_node(TargetEntry, view->input->targetList, agg->args[i])->expr) == agg->argtypes[i]);
+		require_shape(agg->filter < 0 ||
+					  exprType((Node *) list_nth_node(TargetEntry, view->input->targetList, agg->filter)->expr) == BOOLOID);
+	}
+	table_close(state, AccessShareLock);
+}
+
 /* Views that are gone (dropped by hand) give nothing. */
 static bool
 complete_view(WindowView *view)
 {
 	Relation	batch = try_relation_open(view->batch, AccessShareLock);
 	MemoryContext old;
+	UserScope	scope;
 
 	if (batch == NULL)
 		return false;
 	old = MemoryContextSwitchTo(view->context);
 	view->owner = batch->rd_rel->relowner;
+	/* constants are folded and types' input functions called on the way: his code */
+	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
+	require_shape(batch->rd_rel->relkind == RELKIND_VIEW);
 	load_definition(view, batch);
+	check_layer(view);
+	user_scope_end(&scope);
 	MemoryContextSwitchTo(old);
 	relation_close(batch, NoLock);
 	return true;
@@ -263,8 +341,44 @@ free_window_view(WindowView *view)
 	MemoryContextDelete(view->context);
 }
 
+/*
+ * stop: what is wrong with one view must not keep the subscription's worker from its
+ * rows; it stops that view.
+ */
+static bool
+try_complete_view(WindowView *view, bool stop)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool complete = false;
+
+	if (!stop)
+		return complete_view(view);
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		complete = complete_view(view);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		stop_window_view(view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return complete;
+}
+
 static List *
-load_views(const char *sql, int32 id)
+load_views(const char *sql, int32 id, bool stop)
 {
 	CatalogScope scope;
 	CatalogArg	args[] = {CATALOG_INT4(id)};
@@ -286,7 +400,7 @@ load_views(const char *sql, int32 id)
 	{
 		WindowView *view = lfirst(lc);
 
-		if (complete_view(view))
+		if (try_complete_view(view, stop))
 			views = lappend(views, view);
 		else
 			free_window_view(view);
@@ -298,30 +412,15 @@ List *
 load_window_views(int32 subscription)
 {
 	return load_views("SELECT " VIEW_COLUMNS " FROM kappa.window_view WHERE subscription = $1 "
-					  "AND stop_reason IS NULL ORDER BY id", subscription);
+					  "AND stop_reason IS NULL ORDER BY id", subscription, true);
 }
 
 WindowView *
 load_window_view(int32 id)
 {
-	List	   *views = load_views("SELECT " VIEW_COLUMNS " FROM kappa.window_view WHERE id = $1", id);
+	List	   *views = load_views("SELECT " VIEW_COLUMNS " FROM kappa.window_view WHERE id = $1", id, false);
 
 	return views == NIL ? NULL : linitial(views);
-}
-
-void
-stop_window_view(const WindowView *view, const char *reason)
-{
-	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_INT4(view->id), CATALOG_TEXT(reason)};
-
-	catalog_begin(&scope);
-	catalog_execute("UPDATE kappa.window_view SET stop_reason = $2, stop_since = clock_timestamp() "
-					"WHERE id = $1 AND stop_reason IS NULL", 2, args);
-	catalog_end(&scope);
-	ereport(LOG,
-			(errmsg("window view \"%s\" stopped: %s", view->name, reason),
-			 errhint("Mend the cause, then SELECT kappa.rebuild(%s).", quote_literal_cstr(view->name))));
 }
 
 /* ---------------------------------------------------------------- making */
@@ -556,7 +655,7 @@ kappa_create_window_view(PG_FUNCTION_ARGS)
 	execute_as_caller(psprintf("CREATE VIEW %s AS %s", new.name, reading_query(query, id, &new)));
 	execute_as_caller(psprintf("CREATE VIEW %s AS %s", new.batch_name,
 							   window_outputs(query, window_batch_layer(query, NULL, NULL), NULL)));
-	AtEOXact_GUC(true, level);
+	AtEOXact_GUC(false, level);
 	insert_view(query, id, &new);
 	CommandCounterIncrement();
 	view = load_window_view(id);

@@ -36,6 +36,7 @@ typedef struct ViewAgg
 {
 	PartialAgg	agg;
 	int		   *args;
+	Oid		   *argtypes;
 	int			filter;			/* -1: none */
 } ViewAgg;
 

@@ -232,14 +232,10 @@ load_definition(void)
 void
 load_own_positions(void)
 {
-	Position   *all;
-	int			nall;
 	MemoryContext old;
 
 	worker_begin();
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	all = load_positions(worker.sub->id, -1, 1, &nall);
-	worker.known_partitions = nall > 0 ? all[nall - 1].part + 1 : 0;
 	worker.positions = load_positions(worker.sub->id, worker.me.worker, worker.sub->workers,
 									  &worker.npositions);
 	MemoryContextSwitchTo(old);

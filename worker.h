@@ -28,7 +28,6 @@ typedef struct Worker
 	int			slot;
 	WorkerSlot	me;
 	Subscription *sub;
-	int			known_partitions;	/* of the topic, all workers' */
 	int			npositions;		/* our own, as they stood at the start */
 	Position   *positions;
 	KafkaClient *client;

@@ -47,19 +47,31 @@ check_topic_id(void)
 	leave_to_reload();
 }
 
-/* Rows for partitions that the topic has got since; they start at their first message. */
+static bool
+has_position(int32 part)
+{
+	for (int i = 0; i < worker.npositions; i++)
+		if (worker.positions[i].part == part)
+			return true;
+	return false;
+}
+
+/*
+ * Rows for partitions of our share that have none: the topic has got them since, whether
+ * or not another worker has already met later ones.  They start at their first message.
+ */
 static void
 add_partitions(int npartitions)
 {
 	int			added = 0;
 
-	for (int32 part = worker.known_partitions; part < npartitions; part++)
+	for (int32 part = worker.me.worker; part < npartitions; part += worker.sub->workers)
 	{
 		int64_t		low;
 		int64_t		high;
 		KafkaError	error;
 
-		if (part % worker.sub->workers != worker.me.worker)
+		if (has_position(part))
 			continue;
 		if (!kafka_offsets(worker.client, worker.sub->topic, part, &low, &high, 500, &error))
 			return;
@@ -70,7 +82,6 @@ add_partitions(int npartitions)
 	}
 	if (added > 0)
 		leave_to_reload();
-	worker.known_partitions = npartitions;
 }
 
 void
@@ -89,8 +100,7 @@ check_topic(TimestampTz now)
 	if (metadata->ntopics == 1)
 		npartitions = metadata->topics[0].partitions;
 	kafka_free_metadata(metadata);
-	if (npartitions > worker.known_partitions)
-		add_partitions(npartitions);
+	add_partitions(npartitions);
 	check_topic_id();
 }
 

@@ -184,6 +184,16 @@ is( sql("SELECT count(*), count(DISTINCT (kafka_partition, kafka_offset)) FROM s
 	'enabled again it reads everything, each message once');
 is(sql("SELECT count(*) FROM kappa.stat_subscription WHERE name = 'stream' AND pid IS NOT NULL"), '2', 'by two workers now');
 is(sql("SELECT bool_and(balanced), sum(holes) FROM kappa.balance WHERE name = 'stream'"), 't|0', 'balanced, no holes');
+
+# A partition that the other worker has met later ones than: as if ours had been away then
+tool('create', 'grown', 4);
+send_messages('grown', $_, "of $_") for 0 .. 3;
+sql("CREATE TABLE grown (kafka_partition integer, value text);
+	SELECT kappa.subscribe('grown', 'main', 'grown', 'grown', format => 'text', workers => 2, enabled => false);
+	DELETE FROM kappa.position WHERE part = 2 AND subscription = (SELECT id FROM kappa.subscription WHERE name = 'grown');
+	SELECT kappa.enable('grown')");
+becomes('SELECT string_agg(value, \', \' ORDER BY kafka_partition) FROM grown', 'of 0, of 1, of 2, of 3', 'a partition without a position gets one');
+sql("SELECT kappa.unsubscribe('grown')");
 sql("ALTER TABLE stream ADD extra text; CREATE TABLE stream_two (LIKE stream);
 	SELECT kappa.alter_subscription('stream', target => 'stream_two', columns => '{\"extra\": \"kafka.topic\"}', workers => 1)");
 my $at = send_messages('control', 2, 'after alter');

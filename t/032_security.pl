@@ -72,7 +72,8 @@ ok_as('mallory', qq{
 	CREATE FUNCTION mallory.quiet(place text, x anyelement) RETURNS anyelement IMMUTABLE LANGUAGE plpgsql AS
 		\$\$ BEGIN PERFORM mallory.attack(place); RETURN x; END \$\$;
 	CREATE FUNCTION mallory.on_row() RETURNS trigger LANGUAGE plpgsql AS \$\$ BEGIN PERFORM mallory.attack(TG_WHEN || ' trigger');
-		INSERT INTO mallory.evidence SELECT 'operator class', 'runs', w, false FROM current_setting('mallory.compares', true) w WHERE w <> ''; RETURN NEW; END \$\$;
+		INSERT INTO mallory.evidence SELECT 'operator class', 'runs', w, false FROM current_setting('mallory.compares', true) w WHERE w <> '';
+		PERFORM set_config('search_path', 'mallory, pg_catalog', false); RETURN NEW; END \$\$;
 	CREATE DOMAIN mallory.dom AS int CHECK (mallory.attack('domain check'));
 	CREATE FUNCTION mallory.cmp(a int, b int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
 		\$\$ BEGIN PERFORM set_config('mallory.compares', current_user, true); RETURN btint4cmp(a, b); END \$\$;
@@ -82,6 +83,9 @@ ok_as('mallory', qq{
 	CREATE TRIGGER after_row AFTER INSERT ON mallory.plain FOR EACH ROW EXECUTE FUNCTION mallory.on_row();
 	CREATE TABLE mallory.general (LIKE mallory.plain INCLUDING ALL);
 	CREATE TRIGGER before_row BEFORE INSERT ON mallory.general FOR EACH ROW EXECUTE FUNCTION mallory.on_row();
+	CREATE TABLE mallory.keyed (id int, d int);
+	CREATE INDEX ON mallory.keyed ((id + mallory.quiet('constant of an index', 1)));
+	ALTER TABLE mallory.keyed ADD PRIMARY KEY (id);
 });
 # A superuser makes the operator class, its function is the table owner's.  It only notes who it is:
 # an index calls it with a buffer locked, where no code may fail.
@@ -89,18 +93,27 @@ sql(q{CREATE OPERATOR CLASS mallory.ops FOR TYPE int USING btree AS OPERATOR 1 <
 	FUNCTION 1 mallory.cmp(int, int)});
 ok_as('mallory', "CREATE INDEX ON mallory.$_ (id mallory.ops)") for 'plain', 'general';
 
+# what ran while all this was made, in a session of a superuser's
+sql('TRUNCATE mallory.evidence');
+
 tool('create', 'attack', 1);
 tool('send', 'attack', 0, 'k', qq({"id":$_,"d":1})) for 1 .. 4;
 ok_as('app', "SELECT kappa.subscribe(name => '$_', server => 'main', topic => 'attack', target => 'mallory.$_')") for 'plain', 'general';
-for my $target ('plain', 'general')
+ok_as('app', "SELECT kappa.subscribe(name => 'keyed', server => 'main', topic => 'attack', target => 'mallory.keyed', mode => 'upsert')");
+for my $target ('plain', 'general', 'keyed')
 {
 	ok(poll_until(30, sub { consumed($target) == 4 }), "$target: messages are consumed") or diag(sql('SELECT name, reason FROM kappa.subscriptions'));
-	is(sql("SELECT count(*) FROM mallory.$target"), '4', "$target: rows are stored although their code attacks");
+	# planning a query on "keyed" would run the constants of its indexes as whoever asks
+	is(sql("SELECT count(*) FROM mallory.$target"), '4', "$target: rows are stored although their code attacks") unless $target eq 'keyed';
 }
 is(sql(q{SELECT string_agg(DISTINCT place, ', ' ORDER BY place) FROM mallory.evidence WHERE attack = 'runs'}),
-	'AFTER trigger, BEFORE trigger, check, default, domain check, generated column, index expression, operator class', 'the planted code ran in each place');
-is(sql(q{SELECT string_agg(DISTINCT who, ', ') FROM mallory.evidence}), 'mallory', 'as the table owner alone');
+	'AFTER trigger, BEFORE trigger, check, constant of an index, default, domain check, generated column, index expression, operator class', 'the planted code ran in each place');
+is(sql(q{SELECT string_agg(DISTINCT who, ', ') FROM mallory.evidence WHERE NOT (place = 'constant of an index' AND who = 'app')}), 'mallory', 'as the table owner alone');
 is(sql(q{SELECT string_agg(DISTINCT place || ': ' || attack || ' as ' || who, ', ') FROM mallory.evidence WHERE gained}), '', 'and gained nothing');
+
+# A superuser who runs it himself keeps his settings
+is(sql("SELECT kappa.disable('plain'); SELECT kappa.seek('plain', 'earliest'); SELECT kappa.run('plain'); SELECT kappa.enable('plain'); SHOW search_path") =~ s/.*\n//sr,
+	'"$user", public', 'a SET of a trigger ends with the batch');
 
 # A transform sees hostile functions and operators, by its owner's own search_path
 sql('TRUNCATE mallory.evidence');
@@ -251,7 +264,7 @@ unlike($script, qr/CREATE\s+OR\s+REPLACE|IF\s+NOT\s+EXISTS|SECURITY\s+DEFINER|\@
 my @unqualified = grep { !/^(?:kappa|pg_catalog)\./ } $script =~ s/'[^']*'//gr =~ /CREATE\s+(?:UNLOGGED\s+)?(?:TABLE|VIEW|FUNCTION|TYPE|SEQUENCE|DOMAIN|AGGREGATE|PROCEDURE|OPERATOR)\s+([\w."]+)/g;
 is("@unqualified", '', 'all that is created is qualified');
 is(sql(q{SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc p WHERE pronamespace = 'kappa'::regnamespace AND (prosecdef OR
-	(SELECT lanname FROM pg_language l WHERE l.oid = prolang) <> 'c' AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false))}), '', 'a function is in C or pins its search_path');
+	(SELECT lanname FROM pg_language l WHERE l.oid = prolang) NOT IN ('c', CASE WHEN prokind = 'a' THEN 'internal' END) AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false))}), '', 'a function is in C or pins its search_path');
 is(sql(q{SELECT string_agg(relname, ', ') FROM pg_class WHERE relnamespace = 'kappa'::regnamespace AND relkind = 'v' AND NOT coalesce(reloptions::text LIKE '%security_barrier%', false)
 	AND has_table_privilege('public', oid, 'SELECT')}), '', 'a public view is a security barrier');
 sql('CREATE DATABASE hostile');
