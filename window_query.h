@@ -65,6 +65,11 @@ typedef struct WindowAggregate
  */
 extern WindowQuery *analyze_window_query(const char *text);
 
+/* One SELECT, analyzed; errors are about the text. */
+extern Query *parse_window_query(const char *text);
+
+/* ---- window_layers.c, all with search_path = pg_catalog ---- */
+
 /* Columns of the state table, behind its own: k1 .., a1 .. (one line each). */
 extern char *window_state_columns(const WindowQuery *query);
 

@@ -32,7 +32,7 @@
 #include "target_table.h"
 #include "window_batch.h"
 #include "window_grid.h"
-#include "window_read.h"
+#include "window_control.h"
 
 PG_FUNCTION_INFO_V1(kappa_reconcile);
 PG_FUNCTION_INFO_V1(kappa_rebuild);

@@ -78,6 +78,9 @@ extern void free_window_view(WindowView *view);
 /* An error that only this view has: it stands still until it is rebuilt. */
 extern void stop_window_view(const WindowView *view, const char *reason);
 
+/* Qualified and quoted name of a relation as it is now. */
+extern char *relation_name(Oid relid);
+
 /* The columns of a state table, by attribute number. */
 typedef enum StateColumn
 {

@@ -1,9 +1,9 @@
 /*
- * window_read.h
- *		A window view found by its name, for functions on it.
+ * window_control.h
+ *		What functions on window views have in common.
  */
-#ifndef KAPPA_WINDOW_READ_H
-#define KAPPA_WINDOW_READ_H
+#ifndef KAPPA_WINDOW_CONTROL_H
+#define KAPPA_WINDOW_CONTROL_H
 
 #include "postgres.h"
 
@@ -17,9 +17,6 @@ extern WindowView *control_window_view(const char *name, const char *function, i
 
 /* ERROR 0A000 where the transaction's snapshot may be older than the lock. */
 extern void check_isolation(const char *function);
-
-/* Qualified and quoted name of a relation as it is now. */
-extern char *relation_name(Oid relid);
 
 /* The same of a view that is to be made, in the schema that CREATE VIEW would choose. */
 extern char *new_view_name(const char *name);
