@@ -34,6 +34,7 @@
 #include "start_from.h"
 #include "subscription.h"
 #include "subscription_check.h"
+#include "window_control.h"
 
 /* What a changed definition or a fresh start may have put right. */
 #define CURABLE_STOPS		"schema,rights,poison"
@@ -542,6 +543,9 @@ kappa_unsubscribe(PG_FUNCTION_ARGS)
 	sub = control_subscription(text_argument(fcinfo, 0, "name"), "kappa.unsubscribe()");
 	if (!PG_GETARG_BOOL(1))
 		refuse_open_dead_letters(sub);
+	if (!PG_GETARG_BOOL(1))
+		refuse_window_views(sub, "Drop them, or use force => true, which drops them too.");
+	drop_window_views(sub->id);
 	arg.value = Int32GetDatum(sub->id);
 	catalog_begin(&scope);
 	for (i = 0; i < lengthof(statements); i++)

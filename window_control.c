@@ -289,14 +289,14 @@ kappa_create_window_view(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- dropping */
 
-WindowView *
-control_window_view(const char *name, const char *function, int32 *subscription_id)
+/* A window view by name, for a change: its subscription's lock is ours. */
+static int32
+control_window_view_id(const char *name, const char *function, int32 *subscription_id)
 {
 	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(name))), NoLock, true);
 	CatalogScope scope;
 	CatalogArg	args[] = {CATALOG_OID(relid)};
 	MemoryContext caller = CurrentMemoryContext;
-	WindowView *view = NULL;
 	char	   *subscription = NULL;
 	int32		id = 0;
 	bool		null;
@@ -316,12 +316,93 @@ control_window_view(const char *name, const char *function, int32 *subscription_
 				 errmsg("window view \"%s\" does not exist", name),
 				 errhint("SELECT name FROM kappa.window_views.")));
 	*subscription_id = control_subscription(subscription, function)->id;
-	view = load_window_view(id);
+	return id;
+}
+
+WindowView *
+control_window_view(const char *name, const char *function, int32 *subscription_id)
+{
+	WindowView *view = load_window_view(control_window_view_id(name, function, subscription_id));
+
 	if (view == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the batch form of window view \"%s\" does not exist any more", name)));
+				 errmsg("the batch form of window view \"%s\" does not exist any more", name),
+				 errhint("SELECT kappa.drop_window_view(%s).", quote_literal_cstr(name))));
 	return view;
+}
+
+/* The relations of a view, with its list of late rows.  The caller holds the lock. */
+static void
+drop_view(int32 id)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(id)};
+	Oid			relids[3];
+	char	   *state;
+	bool		null;
+
+	catalog_begin(&scope);
+	catalog_execute("DELETE FROM kappa.window_view WHERE id = $1 RETURNING view, batch, state", 1, args);
+	for (int i = 0; i < lengthof(relids); i++)
+		relids[i] = DatumGetObjectId(catalog_value(0, i + 1, &null));
+	catalog_execute("DELETE FROM kappa.late_row WHERE view = $1", 1, args);
+	catalog_end(&scope);
+	state = relation_name(relids[2]);
+	/* as the caller, who must own them; what was dropped by hand is gone */
+	for (int i = 0; i < 2; i++)
+		if (get_rel_name(relids[i]) != NULL)
+			execute_as_caller(psprintf("DROP VIEW %s", relation_name(relids[i])));
+	if (get_rel_name(relids[2]) == NULL)
+		return;
+	catalog_begin(&scope);
+	catalog_execute(psprintf("DROP TABLE %s", state), 0, NULL);
+	catalog_end(&scope);
+}
+
+static List *
+view_ids(int32 subscription)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(subscription)};
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *ids = NIL;
+	bool		null;
+	int			n;
+
+	catalog_begin(&scope);
+	n = (int) catalog_execute("SELECT id FROM kappa.window_view WHERE subscription = $1 ORDER BY id", 1, args);
+	for (int row = 0; row < n; row++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(caller);
+
+		ids = lappend_int(ids, DatumGetInt32(catalog_value(row, 1, &null)));
+		MemoryContextSwitchTo(old);
+	}
+	catalog_end(&scope);
+	return ids;
+}
+
+void
+drop_window_views(int32 subscription)
+{
+	ListCell   *lc;
+
+	foreach(lc, view_ids(subscription))
+		drop_view(lfirst_int(lc));
+}
+
+void
+refuse_window_views(const Subscription *sub, const char *hint)
+{
+	int			n = list_length(view_ids(sub->id));
+
+	if (n > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("subscription \"%s\" has window views", sub->name),
+				 errdetail_plural("%d window view is filled by it.", "%d window views are filled by it.", n, n),
+				 errhint("%s", hint)));
 }
 
 /* kappa.drop_window_view(name text) RETURNS void */
@@ -329,23 +410,9 @@ Datum
 kappa_drop_window_view(PG_FUNCTION_ARGS)
 {
 	int32		subscription;
-	WindowView *view = control_window_view(text_argument(fcinfo, 0, "name"), "kappa.drop_window_view()", &subscription);
-	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_INT4(view->id)};
-	char	   *state = relation_name(view->state);
-	bool		null;
-	Oid			reading;
+	int32		id = control_window_view_id(text_argument(fcinfo, 0, "name"), "kappa.drop_window_view()", &subscription);
 
-	catalog_begin(&scope);
-	catalog_execute("DELETE FROM kappa.window_view WHERE id = $1 RETURNING view", 1, args);
-	reading = DatumGetObjectId(catalog_value(0, 1, &null));
-	catalog_execute("DELETE FROM kappa.late_row WHERE view = $1", 1, args);
-	catalog_end(&scope);
-	execute_as_caller(psprintf("DROP VIEW %s, %s", relation_name(reading), relation_name(view->batch)));
-	catalog_begin(&scope);
-	catalog_execute(psprintf("DROP TABLE %s", state), 0, NULL);
-	catalog_end(&scope);
-	free_window_view(view);
+	drop_view(id);
 	touch_subscription(subscription);
 	PG_RETURN_VOID();
 }
