@@ -14,6 +14,7 @@
 #include "access/genam.h"
 #include "access/relation.h"
 #include "catalog/catalog.h"
+#include "catalog/pg_am.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -287,6 +288,7 @@ find_unique_key(Relation target, List *keys)
 		List	   *names = index_columns(target, index);
 
 		if (index->indisunique && index->indisvalid && index->indimmediate &&
+			rel->rd_rel->relam == BTREE_AM_OID &&
 			heap_attisnull(rel->rd_indextuple, Anum_pg_index_indpred, NULL) &&
 			found == NIL &&
 			(keys == NIL ? index->indisprimary : same_names(names, keys)))

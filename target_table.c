@@ -24,6 +24,7 @@
 
 #include "access/heapam.h"
 #include "access/hio.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -45,7 +46,6 @@
 #include "utils/ruleutils.h"
 #include "utils/sortsupport.h"
 #include "utils/tuplestore.h"
-#include "utils/typcache.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -183,7 +183,7 @@ target_open(const Subscription *sub)
 	if (sub->upsert)
 	{
 		open_keys(target);
-		target->key_index = upsert_key_index(target);
+		upsert_open(target);
 	}
 	return target;
 }
@@ -614,6 +614,23 @@ append_columns(StringInfo sql, TupleDesc desc, const char *prefix)
 						 quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
 }
 
+/* The key's index, and those that compare as it does: not every one on these columns. */
+static void
+append_arbiter(StringInfo sql, TargetTable *target)
+{
+	for (int k = 0; k < target->nkeys; k++)
+	{
+		const KeyEquality *equality = &target->equality[k];
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target->rel), target->keys[k] - 1);
+
+		appendStringInfo(sql, "%s%s", k > 0 ? ", " : " ON CONFLICT (", quote_identifier(NameStr(att->attname)));
+		if (OidIsValid(equality->collation))
+			appendStringInfo(sql, " COLLATE %s", generate_collation_name(equality->collation));
+		appendStringInfo(sql, " %s", generate_opclass_name(equality->opclass));
+	}
+	appendStringInfoChar(sql, ')');
+}
+
 /* What ON CONFLICT sets: all but the key and what only the server may write. */
 static void
 append_conflict(StringInfo sql, TargetTable *target, TupleDesc desc, const int *attnos)
@@ -621,12 +638,7 @@ append_conflict(StringInfo sql, TargetTable *target, TupleDesc desc, const int *
 	const char *separator = " DO UPDATE SET ";
 	bool		any = false;
 
-	appendStringInfoString(sql, " ON CONFLICT (");
-	for (int k = 0; k < target->nkeys; k++)
-		appendStringInfo(sql, "%s%s", k > 0 ? ", " : "",
-						 quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(target->rel),
-																target->keys[k] - 1)->attname)));
-	appendStringInfoChar(sql, ')');
+	append_arbiter(sql, target);
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target->rel), attnos[i] - 1);
@@ -726,12 +738,13 @@ init_keys(KeyTable *keys, TargetTable *target)
 	key_table_init(keys, target->nkeys, target->nkeys);
 	for (int k = 0; k < target->nkeys; k++)
 	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target->rel), target->keys[k] - 1);
+		const KeyEquality *equality = &target->equality[k];
+		Oid			less = get_opfamily_member(equality->opfamily, equality->type, equality->type,
+											   BTLessStrategyNumber);
 
-		keys->sort[k].ssup_collation = att->attcollation;
+		keys->sort[k].ssup_collation = equality->collation;
 		keys->sort[k].ssup_attno = k + 1;
-		PrepareSortSupportFromOrderingOp(lookup_type_cache(att->atttypid, TYPECACHE_LT_OPR)->lt_opr,
-										 &keys->sort[k]);
+		PrepareSortSupportFromOrderingOp(less, &keys->sort[k]);
 	}
 }
 
@@ -801,9 +814,17 @@ static void
 write_upsert(TargetTable *target, const Row *given, int n)
 {
 	int			kept;
-	Row		   *rows = last_of_each_key(target, given, n, &kept);
+	Row		   *rows;
 
-	if (OidIsValid(target->key_index) && !target->careful && !IsolationUsesXactSnapshot())
+	if (!OidIsValid(target->key_index))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("relation \"%s\" has no unique index on the key columns of subscription \"%s\" any more",
+						RelationGetRelationName(target->rel), target->sub->name),
+				 errhint("Make one that is neither deferrable nor partial and holds no expression, or name others by kappa.alter_subscription(%s, key_columns => '{...}').",
+						 quote_literal_cstr(target->sub->name))));
+	rows = last_of_each_key(target, given, n, &kept);
+	if (target->by_index && !target->careful && !IsolationUsesXactSnapshot())
 		upsert_by_index(target, rows, kept);
 	else
 		upsert_by_sql(target, rows, kept);

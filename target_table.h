@@ -26,6 +26,15 @@ typedef struct Row
 	bool	   *present;
 } Row;
 
+/* What makes two values of a key column equal, and which comes first: its index says. */
+typedef struct KeyEquality
+{
+	Oid			opclass;
+	Oid			opfamily;
+	Oid			type;			/* that the operators of the class take */
+	Oid			collation;
+} KeyEquality;
+
 typedef struct TargetTable
 {
 	const Subscription *sub;
@@ -36,7 +45,9 @@ typedef struct TargetTable
 	/* upsert: the key columns */
 	int			nkeys;
 	AttrNumber *keys;
-	Oid			key_index;		/* upsert.h; InvalidOid: by SQL */
+	Oid			key_index;		/* upsert.h; InvalidOid: there is none any more */
+	KeyEquality *equality;		/* by key column, as key_index has it */
+	bool		by_index;		/* upsert.h; otherwise by SQL */
 	bool		careful;		/* an error is being looked for: by SQL, which waits as it should */
 } TargetTable;
 

@@ -14,6 +14,11 @@
  * as they were written, all others are set), and since rows are taken one by one in
  * the order of their keys, two workers never wait for each other in a ring.
  *
+ * The index says which keys are equal, by its operator class and its collation, which
+ * need not be the column's.  Of several unique indexes on the key's columns one that
+ * compares as the column does comes first.  (SQL's ON CONFLICT, given the columns alone,
+ * would take all of them, and with them all that any of them calls equal.)
+ *
  * Tables with triggers, rules, partitions, generated or identity columns go by SQL,
  * and so does a batch in which an error is being looked for.
  */
@@ -31,6 +36,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
 
 #include "compat.h"
 #include "fault.h"
@@ -87,6 +94,44 @@ has_special_columns(TupleDesc desc)
 	return false;
 }
 
+/* By key column of the target, whose order need not be that of the index. */
+static KeyEquality *
+read_equality(Relation index, const TargetTable *target)
+{
+	KeyEquality *result = palloc0(sizeof(KeyEquality) * target->nkeys);
+	bool		null;
+	Datum		classes = SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indclass, &null);
+
+	Assert(!null);
+	for (int k = 0; k < target->nkeys; k++)
+	{
+		int			i = 0;
+
+		while (index->rd_index->indkey.values[i] != target->keys[k])
+			i++;
+		result[k].opclass = ((oidvector *) DatumGetPointer(classes))->values[i];
+		result[k].opfamily = index->rd_opfamily[i];
+		result[k].type = index->rd_opcintype[i];
+		result[k].collation = index->rd_indcollation[i];
+	}
+	return result;
+}
+
+/* Do the table's columns themselves compare like that? */
+static bool
+is_equality_of_columns(const KeyEquality *equality, const TargetTable *target)
+{
+	for (int k = 0; k < target->nkeys; k++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target->rel), target->keys[k] - 1);
+		TypeCacheEntry *type = lookup_type_cache(att->atttypid, TYPECACHE_BTREE_OPFAMILY);
+
+		if (equality[k].collation != att->attcollation || equality[k].opfamily != type->btree_opf)
+			return false;
+	}
+	return true;
+}
+
 /*
  * The table's index on its key, closed again; InvalidOid: none.  From the catalog's rows
  * alone: BuildIndexInfo would run functions of the table owner's indexes, and we are not
@@ -96,29 +141,35 @@ static Oid
 find_key_index(TargetTable *target)
 {
 	List	   *indexes = RelationGetIndexList(target->rel);
+	Oid			best = InvalidOid;
 	ListCell   *lc;
 
 	foreach(lc, indexes)
 	{
 		Relation	index = index_open(lfirst_oid(lc), RowExclusiveLock);
 		bool		found = is_key_of(index, target);
+		KeyEquality *equality = found ? read_equality(index, target) : NULL;
 
 		index_close(index, NoLock);
-		if (found)
-			return lfirst_oid(lc);
+		if (!found || (OidIsValid(best) && !is_equality_of_columns(equality, target)))
+			continue;
+		best = lfirst_oid(lc);
+		target->equality = equality;
+		if (is_equality_of_columns(equality, target))
+			break;
 	}
-	return InvalidOid;
+	return best;
 }
 
-Oid
-upsert_key_index(TargetTable *target)
+void
+upsert_open(TargetTable *target)
 {
 	Relation	rel = target->rel;
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition ||
-		rel->trigdesc != NULL || rel->rd_rules != NULL || has_special_columns(RelationGetDescr(rel)))
-		return InvalidOid;
-	return find_key_index(target);
+	target->key_index = find_key_index(target);
+	target->by_index = OidIsValid(target->key_index) &&
+		rel->rd_rel->relkind == RELKIND_RELATION && !rel->rd_rel->relispartition &&
+		rel->trigdesc == NULL && rel->rd_rules == NULL && !has_special_columns(RelationGetDescr(rel));
 }
 
 /* ---------------------------------------------------------------- begin and end */
@@ -240,6 +291,27 @@ update(Upsert *upsert, const Row *row)
 	return true;
 }
 
+/*
+ * This command has written it: two of its rows have one key, which can only be when
+ * code of the table's owner (a constraint's) wrote one of them.
+ */
+static void
+refuse_own(Upsert *upsert)
+{
+	HeapTuple	tuple;
+
+	if (!TTS_IS_BUFFERTUPLE(upsert->old))
+		return;
+	tuple = ((BufferHeapTupleTableSlot *) upsert->old)->base.tuple;
+	if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data)) &&
+		HeapTupleHeaderGetCmin(tuple->t_data) >= upsert->estate->es_output_cid)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("upsert into relation \"%s\" cannot affect a row a second time",
+						RelationGetRelationName(upsert->target->rel)),
+				 errdetail("Code of a constraint has written this key while the batch was written.")));
+}
+
 static bool
 delete(Upsert *upsert)
 {
@@ -276,7 +348,10 @@ write_row(Upsert *upsert, const Row *row)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (look(upsert, row))
+		{
+			refuse_own(upsert);
 			done = row->delete ? delete(upsert) : update(upsert, row);
+		}
 		else
 			done = row->delete || insert(upsert, row);
 		ExecClearTuple(upsert->new);

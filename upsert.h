@@ -9,8 +9,8 @@
 
 #include "target_table.h"
 
-/* The index that upsert_by_index works by; InvalidOid: this table needs SQL. */
-extern Oid	upsert_key_index(TargetTable *target);
+/* Set key_index, equality and by_index: upsert_by_index can write this table. */
+extern void upsert_open(TargetTable *target);
 
 /* The rows, each key once and in the order of the keys. */
 extern void upsert_by_index(TargetTable *target, Row *rows, int n);
