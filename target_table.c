@@ -684,24 +684,39 @@ insert_rows(TargetTable *target, Row *rows, int n)
 	return execute_on_rows(target, sql.data, desc, attnos, rows, n);
 }
 
+/* The key of the table (t) is that of the row (r), as the key's index compares. */
+static void
+append_same_key(StringInfo sql, TargetTable *target)
+{
+	for (int k = 0; k < target->nkeys; k++)
+	{
+		const KeyEquality *equality = &target->equality[k];
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target->rel), target->keys[k] - 1);
+		const char *name = quote_identifier(NameStr(att->attname));
+		char	   *left = psprintf("t.%s", name);
+		Oid			equal = get_opfamily_member(equality->opfamily, equality->type, equality->type,
+												BTEqualStrategyNumber);
+
+		if (!OidIsValid(equal))
+			elog(ERROR, "missing operator of equality for type %u", equality->type);
+		if (OidIsValid(equality->collation))
+			left = psprintf("(t.%s COLLATE %s)", name, generate_collation_name(equality->collation));
+		appendStringInfoString(sql, k > 0 ? " AND " : " WHERE ");
+		generate_operator_clause(sql, left, att->atttypid, equal, psprintf("r.%s", name), att->atttypid);
+	}
+}
+
 static void
 delete_rows(TargetTable *target, Row *rows, int n)
 {
 	int		   *attnos = palloc(sizeof(int) * Max(RelationGetDescr(target->rel)->natts, 1));
 	TupleDesc	desc = present_columns(target, &rows[0], true, attnos);
-	const char *separator = " WHERE ";
 	StringInfoData sql;
 	int			level = NewGUCNestLevel();
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "DELETE FROM %s AS t USING " ROWS_RELATION " AS r", qualified_target(target));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		const char *name = quote_identifier(NameStr(TupleDescAttr(desc, i)->attname));
-
-		appendStringInfo(&sql, "%st.%s = r.%s", separator, name, name);
-		separator = " AND ";
-	}
+	append_same_key(&sql, target);
 	/* by the key's index, in the order of the rows, whatever the planner guesses */
 	(void) set_config_option("enable_hashjoin", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
