@@ -715,7 +715,10 @@ delete_rows(TargetTable *target, Row *rows, int n)
 	int			level = NewGUCNestLevel();
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "DELETE FROM %s AS t USING " ROWS_RELATION " AS r", qualified_target(target));
+	/* partitions are the table itself, tables that inherit from it are not */
+	appendStringInfo(&sql, "DELETE FROM %s%s AS t USING " ROWS_RELATION " AS r",
+					 target->rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
+					 qualified_target(target));
 	append_same_key(&sql, target);
 	/* by the key's index, in the order of the rows, whatever the planner guesses */
 	(void) set_config_option("enable_hashjoin", "off", PGC_USERSET, PGC_S_SESSION,

@@ -162,6 +162,26 @@ for my $name (map { ("${_}_index", "${_}_sql") } sort keys %equality)
 	sql("SELECT kappa.disable('$name')");
 }
 
+# Rows of a table that inherits are not the target's
+{
+	topic('parent');
+	give('parent', '{"id": 1, "v": 2}', map { { key => $_, value => undef } } 1, 2);
+	for my $name ('parent_index', 'parent_sql')
+	{
+		sql("CREATE TABLE $name (id integer PRIMARY KEY, v integer); CREATE TABLE ${name}_child () INHERITS ($name);
+			INSERT INTO $name SELECT n, 0 FROM generate_series(1, 3) n; INSERT INTO ${name}_child SELECT n, 0 FROM generate_series(1, 3) n");
+		sql("CREATE TRIGGER nothing AFTER INSERT ON $name FOR EACH STATEMENT EXECUTE FUNCTION nothing()") if $name =~ /sql/;
+		subscribe($name, topic => "'parent'", mode => "'upsert'");
+	}
+	for my $name ('parent_index', 'parent_sql')
+	{
+		settled($name);
+		is(sql("SELECT string_agg(id::text, ' '), (SELECT count(*) FROM ${name}_child WHERE v = 0) FROM ONLY $name"), '3|3',
+			"$name: upsert leaves a child's rows alone");
+		sql("SELECT kappa.disable('$name')");
+	}
+}
+
 # A constraint's own code writes a key that the batch has too: the row is at fault, not the server
 {
 	sql(q{CREATE TABLE planted (id integer PRIMARY KEY, v text);
