@@ -6,7 +6,8 @@
  * and looks, with a dirty snapshot, as a unique index does when it checks.
  *
  *		there					update it, or delete it
- *		not there				insert it speculatively; if somebody was faster, look again
+ *		not there				insert it speculatively; if somebody was faster, look again;
+ *								a delete makes sure of it (is_gone)
  *		in another
  *		transaction's hand		wait for its end, look again
  *
@@ -231,6 +232,19 @@ upsert_end(Upsert *upsert)
 
 /* ---------------------------------------------------------------- rows */
 
+/* Set old to the next row that the scan finds. */
+static bool
+next_row(Upsert *upsert)
+{
+	while (index_getnext_tid(upsert->scan, ForwardScanDirection) != NULL)
+	{
+		FAULT_POINT("before_heap");
+		if (index_fetch_heap(upsert->scan, upsert->old))
+			return true;
+	}
+	return false;
+}
+
 /* Set old to what stands under the row's key; false: nothing does. */
 static bool
 look(Upsert *upsert, const Row *row)
@@ -244,7 +258,7 @@ look(Upsert *upsert, const Row *row)
 		index_rescan(upsert->scan, upsert->keys, upsert->nkeys, NULL, 0);
 		/* the scan sets these where somebody else has the row in hand */
 		upsert->dirty.xmin = upsert->dirty.xmax = InvalidTransactionId;
-		if (!index_getnext_slot(upsert->scan, ForwardScanDirection, upsert->old))
+		if (!next_row(upsert))
 			return false;
 		other = TransactionIdIsValid(upsert->dirty.xmin) ? upsert->dirty.xmin : upsert->dirty.xmax;
 		if (!TransactionIdIsValid(other))
@@ -252,6 +266,28 @@ look(Upsert *upsert, const Row *row)
 		ExecMaterializeSlot(upsert->old);	/* no page stays pinned while we wait */
 		XactLockTableWait(other, upsert->target->rel, &upsert->old->tts_tid, XLTW_InsertIndex);
 	}
+}
+
+/*
+ * Is there really nothing under the key that we have looked for?  A scan takes the
+ * entries of a leaf and visits their rows afterwards.  Where another transaction updates
+ * a row and commits between the two, its old version is dead and the entry of its new
+ * one not among those that were taken.  (An insert is told so by the index.)  A snapshot
+ * taken now sees one version of it, whatever is done to it from now on.
+ */
+static bool
+is_gone(Upsert *upsert)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	IndexScanDesc scan = index_begin(upsert->target->rel, upsert->scan->indexRelation, snapshot, upsert->nkeys);
+	bool		found;
+
+	index_rescan(scan, upsert->keys, upsert->nkeys, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, upsert->old);
+	ExecClearTuple(upsert->old);
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	return !found;
 }
 
 /* The row as it will stand: what the message says, under the key as it was written. */
@@ -353,7 +389,7 @@ write_row(Upsert *upsert, const Row *row)
 			done = row->delete ? delete(upsert) : update(upsert, row);
 		}
 		else
-			done = row->delete || insert(upsert, row);
+			done = row->delete ? is_gone(upsert) : insert(upsert, row);
 		ExecClearTuple(upsert->new);
 		ExecClearTuple(upsert->old);
 		ResetPerTupleExprContext(upsert->estate);

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $seed = seed();
-my $node = start('upsert_paths', 'max_worker_processes = 40', 'kappa.max_workers = 32');
+my $node = start('upsert_paths', 'max_worker_processes = 40', 'kappa.max_workers = 32', "kappa.fault = ''");
 my $messages = $ENV{KAPPA_LONG} ? 20_000 : 3_000;
 
 sql(q{CREATE EXTENSION amcheck;
@@ -192,6 +192,36 @@ for my $name (map { ("${_}_index", "${_}_sql") } sort keys %equality)
 	consume('planted', [ '{"id": 1, "v": "a"}', '{"id": 2, "v": "b"}' ], mode => "'upsert'");
 	is(sql('SELECT id, v FROM planted ORDER BY id'), "1|a\n2|b", 'a constraint that writes a key of the batch');
 	is_balanced('planted', stored => 2);
+}
+
+# A row that moves between the look into the index and the look into the table is deleted all
+# the same.  (A build with FAULTS=1: fault.h)
+sub fault
+{
+	my ($fault) = @_;
+
+	$node->adjust_conf('postgresql.conf', 'kappa.fault', "'$fault'");
+	$node->reload;
+	poll_until(60, sub { sql("SELECT '<' || current_setting('kappa.fault') || '>'") eq "<$fault>" }) or die 'the setting does not come';
+}
+
+SKIP:
+{
+	skip('built without FAULTS=1', 1) if sql("SELECT count(*) FROM pg_settings WHERE name = 'kappa.fault'") eq '0';
+	sql('CREATE TABLE moves (id integer PRIMARY KEY, v integer); CREATE INDEX ON moves (v); INSERT INTO moves VALUES (1, 0), (2, 0)');
+	topic('moves');
+	fault('before_heap:stop');
+	subscribe('moves', mode => "'upsert'");
+	give('moves', { key => 1, value => undef }, { key => 3, value => undef });
+	my $pid;
+	ok( poll_until(60, sub { $pid = sql("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pg_kappa moves %'");
+		$pid && slurp_file("/proc/$pid/stat") =~ /\) T / }), 'the worker stands between index and table');
+	sql('UPDATE moves SET v = 1');
+	kill 'CONT', $pid;
+	settled('moves');
+	is(sql('SELECT * FROM moves'), '2|1', 'a tombstone finds the row that has just moved');
+	fault('');
+	sql("SELECT kappa.disable('moves')");
 }
 
 # ---------------------------------------------------------------- append: duplicates in a batch and across
