@@ -201,7 +201,6 @@ upsert_begin(Upsert *upsert, TargetTable *target)
 	upsert->estate->es_output_cid = GetCurrentCommandId(true);
 	upsert->rri = makeNode(ResultRelInfo);
 	ExecInitResultRelation(upsert->estate, upsert->rri, 1);
-	CheckCmdReplicaIdentity(target->rel, CMD_UPDATE);
 	ExecOpenIndices(upsert->rri, true);
 	upsert->old = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
 	upsert->new = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
@@ -228,6 +227,21 @@ upsert_end(Upsert *upsert)
 	ExecCloseRangeTableRelations(upsert->estate);
 	FreeExecutorState(upsert->estate);
 	CommandCounterIncrement();
+}
+
+/* Changes and deletes that are published need an identity of the row, each its own. */
+static void
+check_replica_identity(Relation rel, const Row *rows, int n)
+{
+	bool		seen[2] = {false, false};
+
+	for (int i = 0; i < n; i++)
+	{
+		if (seen[rows[i].delete])
+			continue;
+		CheckCmdReplicaIdentity(rel, rows[i].delete ? CMD_DELETE : CMD_UPDATE);
+		seen[rows[i].delete] = true;
+	}
 }
 
 /* ---------------------------------------------------------------- rows */
@@ -401,6 +415,7 @@ upsert_by_index(TargetTable *target, Row *rows, int n)
 {
 	Upsert		upsert;
 
+	check_replica_identity(target->rel, rows, n);
 	upsert_begin(&upsert, target);
 	for (int i = 0; i < n; i++)
 		write_row(&upsert, &rows[i]);

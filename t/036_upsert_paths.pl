@@ -182,6 +182,29 @@ for my $name (map { ("${_}_index", "${_}_sql") } sort keys %equality)
 	}
 }
 
+# Deletes that are published need an identity of the row, by either way
+{
+	topic('published');
+	give('published', { key => 1, value => undef });
+	for my $name ('published_index', 'published_sql')
+	{
+		sql("CREATE TABLE $name (id integer PRIMARY KEY, v integer); ALTER TABLE $name REPLICA IDENTITY NOTHING;
+			CREATE PUBLICATION $name FOR TABLE $name WITH (publish = 'delete'); INSERT INTO $name VALUES (1), (2)");
+		sql("CREATE TRIGGER nothing AFTER INSERT ON $name FOR EACH STATEMENT EXECUTE FUNCTION nothing()") if $name =~ /sql/;
+		subscribe($name, topic => "'published'", mode => "'upsert'");
+	}
+	for my $name ('published_index', 'published_sql')
+	{
+		ok(poll_until(20, sub { sql("SELECT reason FROM kappa.subscriptions WHERE name = '$name'") =~ /replica identity/ }),
+			"$name: a tombstone waits for a replica identity");
+		is(sql("ALTER TABLE $name REPLICA IDENTITY DEFAULT; SELECT string_agg(id::text, ' ' ORDER BY id) FROM $name"), '1 2', 'and has deleted nothing');
+		sql("SELECT kappa.enable('$name')");
+		settled($name);
+		is(sql("SELECT id FROM $name"), '2', 'it deletes once there is one');
+		sql("SELECT kappa.disable('$name')");
+	}
+}
+
 # A constraint's own code writes a key that the batch has too: the row is at fault, not the server
 {
 	sql(q{CREATE TABLE planted (id integer PRIMARY KEY, v text);
