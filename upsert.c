@@ -54,7 +54,7 @@ typedef struct Upsert
 	int			nkeys;
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	AttrNumber	attnos[INDEX_MAX_KEYS]; /* of the table, by key */
-	List	   *arbiter;		/* the key's index */
+	List	   *arbiters;		/* the key's index, and those that compare as it does */
 	TupleTableSlot *old;
 	TupleTableSlot *new;
 } Upsert;
@@ -191,6 +191,23 @@ make_keys(Upsert *upsert, Relation index)
 	}
 }
 
+/* What SQL's ON CONFLICT would find by the key's columns, collations and classes */
+static bool
+is_arbiter(const IndexInfo *info, Relation index, const TargetTable *target)
+{
+	KeyEquality *equality;
+
+	if (!is_key_of(info, index, target))
+		return false;
+	equality = read_equality(index, target);
+	for (int k = 0; k < target->nkeys; k++)
+		if (equality[k].opfamily != target->equality[k].opfamily ||
+			equality[k].type != target->equality[k].type ||
+			equality[k].collation != target->equality[k].collation)
+			return false;
+	return true;
+}
+
 static void
 upsert_begin(Upsert *upsert, TargetTable *target)
 {
@@ -205,12 +222,13 @@ upsert_begin(Upsert *upsert, TargetTable *target)
 	upsert->old = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
 	upsert->new = table_slot_create(target->rel, &upsert->estate->es_tupleTable);
 	upsert->nkeys = target->nkeys;
-	upsert->arbiter = list_make1_oid(target->key_index);
 	InitDirtySnapshot(upsert->dirty);
 	for (int i = 0; i < upsert->rri->ri_NumIndices; i++)
 	{
 		Relation	index = upsert->rri->ri_IndexRelationDescs[i];
 
+		if (is_arbiter(upsert->rri->ri_IndexRelationInfo[i], index, target))
+			upsert->arbiters = lappend_oid(upsert->arbiters, RelationGetRelid(index));
 		if (RelationGetRelid(index) != target->key_index)
 			continue;
 		make_keys(upsert, index);
@@ -383,7 +401,7 @@ insert(Upsert *upsert, const Row *row)
 	token = SpeculativeInsertionLockAcquire(xid);
 	table_tuple_insert_speculative(upsert->target->rel, upsert->new, upsert->estate->es_output_cid,
 								   0, NULL, token);
-	insert_index_tuples_if_new(upsert->rri, upsert->new, upsert->estate, &conflict, upsert->arbiter);
+	insert_index_tuples_if_new(upsert->rri, upsert->new, upsert->estate, &conflict, upsert->arbiters);
 	table_tuple_complete_speculative(upsert->target->rel, upsert->new, token, !conflict);
 	SpeculativeInsertionLockRelease(xid);
 	return !conflict;

@@ -205,6 +205,26 @@ for my $name (map { ("${_}_index", "${_}_sql") } sort keys %equality)
 	}
 }
 
+# Another session is faster with a key that two indexes have: each of them only says so, no row
+# is an error.  The constraint holds the worker up between its look and its insert.
+{
+	my ($out, $err) = ('', '');
+
+	sql(q{CREATE TABLE faster (id integer PRIMARY KEY, v integer); CREATE UNIQUE INDEX ON faster (id DESC); CREATE SEQUENCE checks;
+		CREATE FUNCTION hold(n integer) RETURNS boolean LANGUAGE plpgsql AS
+			$$ BEGIN PERFORM nextval('public.checks'), pg_advisory_xact_lock_shared(77); RETURN true; END $$;
+		ALTER TABLE faster ADD CHECK (hold(id))});
+	my $other = IPC::Run::start([ 'psql', '-X', '-q', '-d', $node->connstr('postgres'), '-v', 'ON_ERROR_STOP=1', '-c',
+		q{DO $$ BEGIN PERFORM pg_advisory_lock(77);
+			WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted) AND clock_timestamp() < now() + '60 s' LOOP
+				PERFORM pg_sleep(0.01); END LOOP;
+			INSERT INTO faster VALUES (1, -1); COMMIT; PERFORM pg_advisory_unlock(77); END $$} ], '>', \$out, '2>', \$err);
+	poll_until(60, sub { sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77") }) or die 'no lock';
+	consume('faster', [ '{"id": 1, "v": 1}' ], mode => "'upsert'");
+	ok(IPC::Run::finish($other), 'another session is faster') or diag($err);
+	is(sql('SELECT v, last_value FROM faster, checks'), '1|3', 'one insert given up, one update: the batch was not tried again with care');
+}
+
 # A constraint's own code writes a key that the batch has too: the row is at fault, not the server
 {
 	sql(q{CREATE TABLE planted (id integer PRIMARY KEY, v text);
