@@ -234,6 +234,9 @@ upsert_begin(Upsert *upsert, TargetTable *target)
 		make_keys(upsert, index);
 		upsert->scan = index_begin(target->rel, index, &upsert->dirty, upsert->nkeys);
 	}
+	if (upsert->scan == NULL)
+		elog(ERROR, "index %u of relation \"%s\" is not among its indexes any more",
+			 target->key_index, RelationGetRelationName(target->rel));
 }
 
 static void
