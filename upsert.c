@@ -193,11 +193,11 @@ make_keys(Upsert *upsert, Relation index)
 
 /* What SQL's ON CONFLICT would find by the key's columns, collations and classes */
 static bool
-is_arbiter(const IndexInfo *info, Relation index, const TargetTable *target)
+is_arbiter(Relation index, const TargetTable *target)
 {
 	KeyEquality *equality;
 
-	if (!is_key_of(info, index, target))
+	if (!is_key_of(index, target))
 		return false;
 	equality = read_equality(index, target);
 	for (int k = 0; k < target->nkeys; k++)
@@ -227,7 +227,7 @@ upsert_begin(Upsert *upsert, TargetTable *target)
 	{
 		Relation	index = upsert->rri->ri_IndexRelationDescs[i];
 
-		if (is_arbiter(upsert->rri->ri_IndexRelationInfo[i], index, target))
+		if (is_arbiter(index, target))
 			upsert->arbiters = lappend_oid(upsert->arbiters, RelationGetRelid(index));
 		if (RelationGetRelid(index) != target->key_index)
 			continue;
