@@ -13,8 +13,9 @@
  * keys of a unique index in one batch either may be the one that fails: the caller's
  * halving puts the earlier row first.
  *
- * Everything is in the memory context that was current at begin; an ERROR between
- * begin and end leaves it to the abort of the subtransaction, as the indexes are.
+ * Everything is in a memory context of its own, under the one that was current at
+ * begin; after an ERROR between begin and end it goes with that one, and the indexes
+ * with the abort of the subtransaction.
  */
 #include "postgres.h"
 
@@ -85,12 +86,16 @@ IndexEntries *
 index_entries_begin(ResultRelInfo *rri)
 {
 	IndexEntries *entries;
+	MemoryContext context;
+	MemoryContext old;
 
 	if (rri->ri_NumIndices == 0)
 		return NULL;
+	context = AllocSetContextCreate(CurrentMemoryContext, "index entries", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
 	entries = palloc0(offsetof(IndexEntries, indexes) + sizeof(EntriesOfIndex) * rri->ri_NumIndices);
 	entries->rri = rri;
-	entries->context = CurrentMemoryContext;
+	entries->context = context;
 	for (int i = 0; i < rri->ri_NumIndices; i++)
 	{
 		EntriesOfIndex *index = &entries->indexes[entries->nindexes];
@@ -105,13 +110,14 @@ index_entries_begin(ResultRelInfo *rri)
 		rri->ri_IndexRelationDescs[i] = NULL;
 		entries->nindexes++;
 	}
+	MemoryContextSwitchTo(old);
 	if (entries->nindexes == 0)
 	{
-		pfree(entries);
+		MemoryContextDelete(context);
 		return NULL;
 	}
 	entries->capacity = FIRST_CAPACITY;
-	entries->tids = palloc(sizeof(ItemPointerData) * FIRST_CAPACITY);
+	entries->tids = MemoryContextAlloc(context, sizeof(ItemPointerData) * FIRST_CAPACITY);
 	return entries;
 }
 
@@ -186,4 +192,5 @@ index_entries_end(IndexEntries *entries, EState *estate)
 		insert_sorted(entries, index, estate);
 		entries->rri->ri_IndexRelationDescs[index->number] = index->rel;
 	}
+	MemoryContextDelete(entries->context);
 }

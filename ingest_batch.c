@@ -18,6 +18,11 @@
  * only where a neighbour of the same batch succeeds, else it is not the message
  * that is wrong (classify_error, give_up).
  *
+ * Each attempt has memory of its own, which goes when it ends, well or not: what an
+ * attempt opens (executor state, indexes, partitions) is by far more than a row, and
+ * a batch can take two attempts a message.  Rows, verdicts and dead letters are in
+ * the batch's memory.
+ *
  * on_error => 'stop': the messages from the first bad one of a partition on are
  * cut off, and what was written of them is undone, so that the position can stand
  * on it.
@@ -52,11 +57,18 @@
 /* So many rows may fail for a lasting reason before we believe it is not theirs. */
 #define LASTING_LIMIT	8
 
+/* Halving stops here: the messages of so few rows are tried one by one. */
+#define APART			8
+
+/* After so many bad messages in a row the next ones are tried one by one, too. */
+#define BAD_IN_A_ROW	16
+
 #define MAX_ERROR		1000	/* bytes of a dead letter's error */
 
 typedef struct Work
 {
 	Batch	   *batch;
+	MemoryContext context;		/* of the batch: what outlives an attempt */
 	TargetTable *target;
 	DecodeProgram *program;
 	Transform  *transform;		/* NULL: none */
@@ -67,7 +79,8 @@ typedef struct Work
 	/* of the present stage, in care */
 	int			succeeded;		/* neighbours that went well */
 	int			lasting;		/* messages set apart for a lasting error */
-	ErrorData  *lasting_error;
+	ErrorData  *lasting_error;	/* the last of them */
+	int			bad_in_a_row;	/* while writing */
 	bool		redo;			/* raised by write_and_look */
 } Work;
 
@@ -157,16 +170,19 @@ static void
 set_dead(Work *work, int message, int sqlstate, const char *error)
 {
 	Batch	   *batch = work->batch;
+	MemoryContext old;
 	DeadLetter *letter;
 
 	if (batch->verdicts[message] == VERDICT_DEAD)
 		return;
+	old = MemoryContextSwitchTo(work->context);
 	letter = palloc(sizeof(DeadLetter));
 	letter->message = message;
 	letter->sqlstate = sqlstate;
-	letter->error = clip_error(error);
+	letter->error = pstrdup(clip_error(error));
 	batch->verdicts[message] = VERDICT_DEAD;
 	batch->dead = lappend(batch->dead, letter);
+	MemoryContextSwitchTo(old);
 }
 
 /* All rows fail for a lasting reason: it is not theirs. */
@@ -187,8 +203,8 @@ end_stage(Work *work)
 }
 
 /*
- * The caught error as the message's own, or raised again where it cannot be.  In
- * the batch's memory context, outside the failed subtransaction.
+ * The caught error as the message's own, or raised again where it cannot be.  Outside
+ * the failed subtransaction; the error is ours to free.
  */
 static void
 blame(Work *work, int message, ErrorData *error)
@@ -197,32 +213,37 @@ blame(Work *work, int message, ErrorData *error)
 
 	if (kind == ERROR_TRANSIENT)
 		ThrowErrorData(error);
-	if (kind == ERROR_LASTING)
-	{
-		work->lasting++;
-		work->lasting_error = error;
-		if (give_up(work))
-			ThrowErrorData(error);
-	}
 	set_dead(work, message, error->sqlerrcode,
 			 error->detail ? psprintf("%s (%s)", error->message, error->detail) : error->message);
+	if (kind != ERROR_LASTING)
+	{
+		FreeErrorData(error);
+		return;
+	}
+	if (work->lasting++ > 0)
+		FreeErrorData(work->lasting_error);
+	work->lasting_error = error;
+	if (give_up(work))
+		ThrowErrorData(error);
 }
 
 /*
- * Run stage(work, arg) in a subtransaction; NULL where it went well, else the
- * error, with everything undone that the stage did to the database.
+ * Run stage(work, arg) in a subtransaction and in memory of its own; NULL where it
+ * went well, else the error (in the batch's memory), with everything undone that the
+ * stage did to the database.
  */
 typedef void (*Stage) (Work *work, void *arg);
 
 static ErrorData *
 attempt(Work *work, Stage stage, void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext own = AllocSetContextCreate(work->context, "attempt", ALLOCSET_DEFAULT_SIZES);
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(own);
 	PG_TRY();
 	{
 		stage(work, arg);
@@ -230,14 +251,15 @@ attempt(Work *work, Stage stage, void *arg)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(context);
+		MemoryContextSwitchTo(work->context);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(old);
 	CurrentResourceOwner = owner;
+	MemoryContextDelete(own);
 	return error;
 }
 
@@ -343,6 +365,8 @@ decode_from(Work *work, void *arg)
 	Progress   *progress = arg;
 	UserScope	scope;
 
+	/* the rows stay, whatever becomes of the messages behind them */
+	MemoryContextSwitchTo(work->context);
 	user_scope_begin(&scope, work->target->table_owner, "pg_catalog, pg_temp");
 	for (; progress->at < work->batch->n; progress->at++)
 	{
@@ -399,6 +423,7 @@ typedef struct Range
 {
 	int			from;
 	int			to;
+	MemoryContext rows;			/* where its rows are to be */
 } Range;
 
 static void
@@ -418,6 +443,7 @@ transform_range(Work *work, void *arg)
 	const Subscription *sub = work->batch->sub;
 	UserScope	scope;
 
+	MemoryContextSwitchTo(range->rows);
 	user_scope_begin(&scope, sub->owner, sub->search_path);
 	transform_run(work->transform, work->batch->messages, range->from, range->to,
 				  work->batch->verdicts, transformed_row, work);
@@ -432,11 +458,14 @@ transform_halving(Work *work, int from, int to)
 	int			before = work->nrows;
 	ErrorData  *error;
 
+	CHECK_FOR_INTERRUPTS();
 	if (from >= to)
 		return;
+	range.rows = AllocSetContextCreate(work->context, "transformed rows", ALLOCSET_SMALL_SIZES);
 	error = attempt(work, transform_range, &range);
 	if (error == NULL)
 		return;
+	MemoryContextDelete(range.rows);
 	work->nrows = before;
 	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
 		ThrowErrorData(error);
@@ -445,6 +474,7 @@ transform_halving(Work *work, int from, int to)
 		blame(work, from, error);
 		return;
 	}
+	FreeErrorData(error);
 	transform_halving(work, from, from + (to - from) / 2);
 	transform_halving(work, from + (to - from) / 2, to);
 }
@@ -455,6 +485,8 @@ complete_from(Work *work, void *arg)
 	Progress   *progress = arg;
 	UserScope	scope;
 
+	/* defaults are values of the rows */
+	MemoryContextSwitchTo(work->context);
 	user_scope_begin(&scope, work->target->table_owner, "pg_catalog, pg_temp");
 	for (; progress->at < work->nrows; progress->at++)
 	{
@@ -504,7 +536,7 @@ produce_by_transform(Work *work)
 {
 	uint8	   *verdicts = work->batch->verdicts;
 	int			tombstones = work->nrows;
-	Range		all = {0, work->batch->n};
+	Range		all = {0, work->batch->n, work->context};
 
 	for (int i = 0; i < tombstones; i++)
 		verdicts[work->rows[i].message] = VERDICT_STORED;
@@ -575,6 +607,7 @@ mark_written(Work *work, const WriteArg *range)
 			range->taken > 0 ? VERDICT_STORED : VERDICT_FILTERED;
 	work->batch->nrows += range->taken;
 	work->succeeded++;
+	work->bad_in_a_row = 0;
 }
 
 /* The border between two messages nearest to the middle of rows [from, to). */
@@ -593,32 +626,54 @@ middle(Work *work, int from, int to)
 	return up;
 }
 
-static void
-write_halving(Work *work, int from, int to)
+/*
+ * The rows of one message, or of several that are not yet known to hold a bad one;
+ * true: there is nothing left to find in them.
+ */
+static bool
+write_together(Work *work, int from, int to, bool single)
 {
 	WriteArg	range = {from, to, 0};
-	ErrorData  *error;
+	ErrorData  *error = attempt(work, write_range, &range);
+
+	if (error == NULL)
+	{
+		mark_written(work, &range);
+		return true;
+	}
+	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+		ThrowErrorData(error);
+	if (single)
+	{
+		work->bad_in_a_row++;
+		blame(work, work->rows[from].message, error);
+	}
+	else
+		FreeErrorData(error);
+	return single;
+}
+
+/*
+ * Each attempt that writes costs a transaction id: where most are bad (a replay of
+ * what is stored already) little more of them than messages.  Not in upsert, where a
+ * message that a later one supersedes is written only where the two are separated.
+ */
+static void
+write_halving(Work *work, int from, int to, bool apart)
+{
+	bool		upsert = work->batch->sub->upsert;
 	int			mid;
 
 	CHECK_FOR_INTERRUPTS();
 	if (from >= to)
 		return;
-	error = attempt(work, write_range, &range);
-	if (error == NULL)
-	{
-		mark_written(work, &range);
-		return;
-	}
-	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
-		ThrowErrorData(error);
 	mid = middle(work, from, to);
-	if (mid >= to)
-	{
-		blame(work, work->rows[from].message, error);
+	if ((mid >= to || upsert || !(apart || work->bad_in_a_row >= BAD_IN_A_ROW)) &&
+		write_together(work, from, to, mid >= to))
 		return;
-	}
-	write_halving(work, from, mid);
-	write_halving(work, mid, to);
+	apart = apart || to - from <= APART;
+	write_halving(work, from, mid, apart);
+	write_halving(work, mid, to, apart);
 }
 
 static void
@@ -676,7 +731,7 @@ write_and_look(Work *work, void *arg)
 {
 	int			before = list_length(work->batch->dead);
 
-	write_halving(work, 0, work->nrows);
+	write_halving(work, 0, work->nrows, false);
 	/* new bad ones: what was written behind them must not stay */
 	work->redo = list_length(work->batch->dead) > before;
 	if (work->redo)
@@ -696,6 +751,7 @@ write_until_stop(Work *work)
 	{
 		if (!work->redo)
 			ThrowErrorData(error);
+		FreeErrorData(error);
 		work->redo = false;
 		work->batch->nrows = 0;
 		for (int i = 0; i < work->nrows; i++)
@@ -742,7 +798,7 @@ write_rows(Work *work)
 	if (work->batch->sub->stop_on_error)
 		write_until_stop(work);
 	else
-		write_halving(work, 0, work->nrows);
+		write_halving(work, 0, work->nrows, false);
 	end_stage(work);
 }
 
@@ -836,7 +892,7 @@ fold_views(Work *work)
 void
 apply_batch(Batch *batch, bool careful)
 {
-	Work		work = {.batch = batch,.careful = careful,.capacity = Max(batch->n, 16)};
+	Work		work = {.batch = batch,.context = CurrentMemoryContext,.careful = careful,.capacity = Max(batch->n, 16)};
 	EState	   *estate;
 	UserScope	scope;
 

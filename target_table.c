@@ -15,7 +15,7 @@
  * Both paths end in identical tables; t/ holds them to it.  Everything that an
  * attempt opens (executor state, indexes, partitions) lives and dies inside it: after
  * an ERROR the subtransaction's abort releases what the relation cache holds, and
- * the memory goes with the batch.
+ * the memory goes with the attempt.
  *
  * The table owner's code (triggers, defaults, constraints) runs as him under
  * SECURITY_RESTRICTED_OPERATION, so it cannot get at the worker's rights.
@@ -352,6 +352,7 @@ group_end(FastInsert *insert, InsertGroup *group)
 	table_finish_bulk_insert(group->rri->ri_RelationDesc, 0);
 	for (int i = 0; i < GROUP_ROWS && group->slots[i] != NULL; i++)
 		ExecDropSingleTupleTableSlot(group->slots[i]);
+	FreeTupleDesc(group->desc);
 	pfree(group);
 }
 

@@ -9,6 +9,7 @@ use warnings;
 
 use FormatTest;
 use KappaTest qw(seed pick poll_until);
+use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -89,6 +90,24 @@ for my $kind (@kinds)
 	consume('twice', [ map { '{"id": ' . ($_ % 700) . '}' } 0 .. 999 ]);
 	is(sql('SELECT count(*), max(kafka_offset) FROM twice'), '700|699', 'of equal keys the first one stays');
 	is_balanced('twice', stored => 700, dead_lettered => 300);
+}
+
+# Many of a batch fail, each attempt with its indexes opened anew: the worker's memory stays in bounds
+{
+	sql('CREATE TABLE replayed (id integer PRIMARY KEY, v integer, kafka_offset bigint);
+		CREATE INDEX ON replayed (v); CREATE INDEX ON replayed (kafka_offset);
+		INSERT INTO replayed SELECT i FROM generate_series(0, 9999) i WHERE i % 5 < 2');
+	topic('replayed');
+	give('replayed', map { "{\"id\": $_, \"v\": $_}" } 0 .. 9999);
+	my $before = sql('SELECT pg_current_xact_id()');
+	subscribe('replayed');
+	settled('replayed');
+	is_balanced('replayed', stored => 6000, dead_lettered => 4000);
+	my $pid = sql("SELECT pid FROM kappa.stat_subscription WHERE name = 'replayed'");
+	my ($kb) = slurp_file("/proc/$pid/status") =~ /RssAnon:\s+(\d+)/;
+	my $ids = sql('SELECT pg_current_xact_id()') - $before;
+	cmp_ok($kb, '<', 256 * 1024, "4,000 dead letters in one batch: the worker holds $kb kB, and took $ids transaction ids");
+	sql("SELECT kappa.disable('replayed')");
 }
 
 # A trigger that takes no row: filtered
