@@ -671,7 +671,11 @@ wake_workers(int32 subscription)
 	LWLockRelease(shared->lock);
 }
 
-/* After commit nothing may raise an ERROR: only latches and our own lock. */
+/*
+ * After commit nothing may raise an ERROR: only latches and our own lock.  A
+ * transaction that is prepared commits in another session, maybe after a restart,
+ * where nobody would tell the workers.
+ */
 static void
 notify_callback(XactEvent event, void *arg)
 {
@@ -679,13 +683,18 @@ notify_callback(XactEvent event, void *arg)
 
 	if (to_notify == NIL)
 		return;
+	if (event == XACT_EVENT_PRE_PREPARE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has changed a subscription of pg_kappa"),
+				 errhint("COMMIT it, without PREPARE TRANSACTION.")));
 	if (event == XACT_EVENT_COMMIT)
 	{
 		foreach(lc, to_notify)
 			wake_workers(lfirst_int(lc));
 		request_database(MyDatabaseId);
 	}
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		to_notify = NIL;		/* its memory went with the transaction */
 }
 

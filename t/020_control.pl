@@ -52,7 +52,7 @@ sub send_messages
 }
 
 my $address = broker_start();
-$node = kappa_node('control');
+$node = kappa_node('control', 'max_prepared_transactions = 2');
 kappa_server($node, $address);
 tool('create', 'control', 3);
 send_messages('control', 0, map { qq({"id": $_}) } 1 .. 4);
@@ -202,6 +202,15 @@ is(sql('SELECT kafka_partition, kafka_offset, value, extra FROM stream_two'), "2
 	'rows go by the new definition once alter has returned');
 refused("SELECT kappa.alter_subscription('stream', start_from => 'latest')", '0A000', 'kappa.seek', 'start_from is for seek');
 refused("SELECT kappa.$_('nosuch')", '42704', 'nosuch', "$_ of an unknown name") for qw(enable disable unsubscribe drain alter_subscription run redrive);
+
+# two-phase commit would lose the notice to the workers; where it is not refused it keeps the lock
+my $prepare = q{BEGIN; SELECT kappa.disable('stream'); PREPARE TRANSACTION 'kappa'};
+refused($prepare, '0A000', 'changed a subscription', 'what changes a subscription cannot be prepared');
+sql("ROLLBACK PREPARED 'kappa'") if sql('SELECT count(*) FROM pg_prepared_xacts');
+is( sql("\\set ON_ERROR_STOP 0\nSET lock_timeout = '5 s'; $prepare" . q{;
+	BEGIN; SAVEPOINT a; SELECT kappa.enable('control'); ROLLBACK TO a; SELECT kappa.enable('control'); COMMIT;
+	BEGIN; SELECT 1; PREPARE TRANSACTION 'other'; COMMIT PREPARED 'other'}), "\n\n\n1",
+	'and leaves nothing behind in the session; other transactions can be prepared');
 
 # ---------------------------------------------------------------- drain, wait_for
 
