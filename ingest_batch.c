@@ -841,26 +841,52 @@ fold_view_with_care(Work *work, ViewArg *arg)
 	stop_view(work, arg->view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));
 }
 
-/* The rows that are stored now, with what they are judged by. */
+static bool
+is_stored(const Work *work, int row)
+{
+	return work->batch->verdicts[work->rows[row].message] == VERDICT_STORED;
+}
+
+/* The rows that are stored: most often all of them, where they are. */
 static void
 collect_stored(Work *work, ViewArg *arg)
 {
-	Batch	   *batch = work->batch;
-	Row		   *rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Row) * Max(work->nrows, 1));
-	FoldOrigin *origins = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(FoldOrigin) * Max(work->nrows, 1));
+	Row		   *rows;
 
-	for (int i = 0; i < work->nrows; i++)
-	{
-		const KafkaMessage *message = &batch->messages[work->rows[i].message];
-
-		if (batch->verdicts[work->rows[i].message] != VERDICT_STORED)
-			continue;
-		rows[arg->n] = work->rows[i];
-		origins[arg->n].part = message->part;
-		origins[arg->n].offset = message->offset;
-		origins[arg->n++].verdict = batch->verdict_of ? batch->verdict_of(batch->verdict_arg, message->part) : DT_NOBEGIN;
-	}
+	while (arg->n < work->nrows && is_stored(work, arg->n))
+		arg->n++;
+	arg->rows = work->rows;
+	if (arg->n == work->nrows)
+		return;
+	rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Row) * work->nrows);
+	memcpy(rows, work->rows, sizeof(Row) * arg->n);
+	for (int i = arg->n; i < work->nrows; i++)
+		if (is_stored(work, i))
+			rows[arg->n++] = work->rows[i];
 	arg->rows = rows;
+}
+
+/* What they are judged by; messages of a partition come in runs. */
+static void
+find_origins(Work *work, ViewArg *arg)
+{
+	Batch	   *batch = work->batch;
+	FoldOrigin *origins = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(FoldOrigin) * Max(arg->n, 1));
+	int32		part = -1;
+	TimestampTz verdict = DT_NOBEGIN;
+
+	for (int i = 0; i < arg->n; i++)
+	{
+		const KafkaMessage *message = &batch->messages[arg->rows[i].message];
+
+		if (message->part != part && batch->verdict_of)
+			verdict = batch->verdict_of(batch->verdict_arg, message->part);
+		part = message->part;
+		origins[i] = (FoldOrigin)
+		{
+			part, message->offset, verdict
+		};
+	}
 	arg->origins = origins;
 }
 
@@ -875,6 +901,7 @@ fold_views(Work *work)
 	collect_stored(work, &arg);
 	if (arg.n == 0)
 		return;
+	find_origins(work, &arg);
 	foreach(lc, work->batch->sub->window_views)
 	{
 		arg.view = lfirst(lc);

@@ -75,8 +75,53 @@ prepare_program(RowProgram *program, const WindowView *view, TupleDesc desc)
 	program->columns = ExecBuildProjectionInfo(targets, program->econtext, program->result, NULL, NULL);
 }
 
+/* Where layer r only picks columns: their numbers; NULL where it does more. */
+static int *
+plain_columns(const WindowView *view)
+{
+	int		   *atts = palloc(sizeof(int) * list_length(view->input->targetList));
+	ListCell   *lc;
+
+	if (view->input->jointree->quals != NULL)
+		return NULL;
+	foreach(lc, view->input->targetList)
+	{
+		Var		   *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
+
+		if (!IsA(var, Var) || var->varattno <= 0)
+			return NULL;
+		atts[foreach_current_index(lc)] = var->varattno - 1;
+	}
+	return atts;
+}
+
 static void
-fold_in_memory(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
+fold_columns(WindowView *view, WindowFold *fold, const int *atts, const Row *rows, const FoldOrigin *origins, int n)
+{
+	int			ncolumns = list_length(view->input->targetList);
+	Datum	   *values = palloc(sizeof(Datum) * ncolumns);
+	bool	   *nulls = palloc(sizeof(bool) * ncolumns);
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "window row", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row_context);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
+		for (int c = 0; c < ncolumns; c++)
+		{
+			values[c] = rows[i].values[atts[c]];
+			nulls[c] = rows[i].nulls[atts[c]];
+		}
+		window_fold_row(fold, &origins[i], values, nulls);
+		MemoryContextReset(row_context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(row_context);
+}
+
+static void
+fold_expressions(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
 {
 	RowProgram	program;
 	MemoryContext old = CurrentMemoryContext;
@@ -104,6 +149,17 @@ fold_in_memory(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *ro
 	ExecDropSingleTupleTableSlot(program.row);
 	ExecDropSingleTupleTableSlot(program.result);
 	FreeExecutorState(program.estate);
+}
+
+static void
+fold_in_memory(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
+{
+	int		   *atts = plain_columns(view);
+
+	if (atts)
+		fold_columns(view, fold, atts, rows, origins, n);
+	else
+		fold_expressions(view, fold, desc, rows, origins, n);
 }
 
 /* ---------------------------------------------------------------- rows as a relation */
@@ -184,6 +240,16 @@ register_rows(TupleDesc desc, const Row *rows, int n)
 		elog(ERROR, "could not register the batch as a relation");
 }
 
+/* States outlive the query, and its values may point to another table's TOAST. */
+static void
+detoast(TupleDesc desc, Datum *values, const bool *nulls)
+{
+	for (int i = 0; i < desc->natts; i++)
+		if (!nulls[i] && TupleDescAttr(desc, i)->attlen == -1 &&
+			VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
+			values[i] = PointerGetDatum(PG_DETOAST_DATUM(values[i]));
+}
+
 static void
 fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *rows, const FoldOrigin *origins, int n)
 {
@@ -202,6 +268,7 @@ fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *ro
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
+		detoast(desc, values, nulls);
 		window_fold_row(fold, &origins[DatumGetInt32(values[desc->natts - 1])], values, nulls);
 	}
 	SPI_finish();
@@ -373,6 +440,7 @@ window_fill(WindowView *view, bool late)
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
 			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+			detoast(SPI_tuptable->tupdesc, values, nulls);
 			fill_row(&fill, values, nulls);
 		}
 		SPI_freetuptable(SPI_tuptable);

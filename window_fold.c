@@ -89,24 +89,57 @@ enlarge(WindowFold *fold, void *array, int *room, Size size)
 
 /* ---------------------------------------------------------------- keys */
 
-static uint64
+/* Spreads the bits of a number over all of them. */
+static inline uint64
+mix(uint64 x)
+{
+	x ^= x >> 33;
+	x *= UINT64CONST(0xff51afd7ed558ccd);
+	x ^= x >> 33;
+	x *= UINT64CONST(0xc4ceb9fe1a85ec53);
+	return x ^ (x >> 33);
+}
+
+static inline uint64
+value_hash(ViewKey *key, Datum value, uint64 seed)
+{
+	struct varlena *bytes;
+
+	if (key->kind == KEY_IMAGE)
+		return mix((uint64) value ^ seed);
+	if (key->kind == KEY_OTHER)
+		return DatumGetUInt64(FunctionCall2Coll(&key->hash, key->collation, value, Int64GetDatum((int64) seed)));
+	bytes = PG_DETOAST_DATUM_PACKED(value);
+	return hash_bytes_extended((unsigned char *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), seed);
+}
+
+static inline uint64
 key_hash(WindowView *view, const Datum *values, const bool *nulls, uint64 seed)
 {
 	uint64		hash = seed;
 
 	for (int k = 0; k < view->nkeys; k++)
-	{
-		uint64		one = 0;
-
-		if (!nulls[k])
-			one = DatumGetUInt64(FunctionCall2Coll(&view->keys[k].hash, view->keys[k].collation,
-												   values[k], Int64GetDatum((int64) seed)));
-		hash = hash_combine64(hash, one);
-	}
+		hash = hash_combine64(hash, nulls[k] ? 0 : value_hash(&view->keys[k], values[k], seed));
 	return hash;
 }
 
-static bool
+static inline bool
+same_value(ViewKey *key, Datum a, Datum b)
+{
+	struct varlena *x;
+	struct varlena *y;
+
+	if (key->kind == KEY_IMAGE)
+		return a == b;
+	if (key->kind == KEY_OTHER)
+		return DatumGetBool(FunctionCall2Coll(&key->equal, key->collation, a, b));
+	x = PG_DETOAST_DATUM_PACKED(a);
+	y = PG_DETOAST_DATUM_PACKED(b);
+	return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
+		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
+}
+
+static inline bool
 same_keys(WindowView *view, const FoldKey *a, const FoldKey *b)
 {
 	if (a->hash[0] != b->hash[0])
@@ -115,10 +148,7 @@ same_keys(WindowView *view, const FoldKey *a, const FoldKey *b)
 	{
 		if (a->nulls[k] != b->nulls[k])
 			return false;
-		if (a->nulls[k] || (view->keys[k].byval && a->values[k] == b->values[k]))
-			continue;
-		if (!DatumGetBool(FunctionCall2Coll(&view->keys[k].equal, view->keys[k].collation,
-											a->values[k], b->values[k])))
+		if (!a->nulls[k] && !same_value(&view->keys[k], a->values[k], b->values[k]))
 			return false;
 	}
 	return true;
@@ -228,18 +258,30 @@ advance(WindowFold *fold, FoldGroup *group, const Datum *values, const bool *nul
 	mark_dirty(fold, group);
 	for (int a = 0; a < view->naggs; a++)
 	{
-		ViewAgg  *agg = &view->aggs[a];
+		ViewAgg    *agg = &view->aggs[a];
+		AggValue   *value = &group->values[a];
 		Datum		args[FUNC_MAX_ARGS];
 		bool		argnulls[FUNC_MAX_ARGS];
 
 		if (agg->filter >= 0 && (nulls[agg->filter] || !DatumGetBool(values[agg->filter])))
 			continue;
+		if (agg->agg.counts)
+		{
+			if (agg->agg.nargs == 0 || !nulls[agg->args[0]])
+				value->value = Int64GetDatum(DatumGetInt64(value->value) + 1);
+			continue;
+		}
+		if (agg->agg.nargs == 1)
+		{
+			agg_value_advance(&agg->agg, value, fold->agg, &values[agg->args[0]], &nulls[agg->args[0]]);
+			continue;
+		}
 		for (int i = 0; i < agg->agg.nargs; i++)
 		{
 			args[i] = values[agg->args[i]];
 			argnulls[i] = nulls[agg->args[i]];
 		}
-		agg_value_advance(&agg->agg, &group->values[a], fold->agg, args, argnulls);
+		agg_value_advance(&agg->agg, value, fold->agg, args, argnulls);
 	}
 }
 

@@ -151,6 +151,28 @@ load_window(WindowView *view, Query *windows)
 	view->may_miss = !view->hop.panes && view->hop.size < view->hop.slide.step;
 }
 
+static KeyKind
+key_kind(const TypeCacheEntry *type, Oid collation)
+{
+	switch (type->type_id)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case DATEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+			return KEY_IMAGE;
+		case TEXTOID:
+		case VARCHAROID:
+			return OidIsValid(collation) && get_collation_isdeterministic(collation) ? KEY_BYTES : KEY_OTHER;
+		default:
+			return type->typtype == TYPTYPE_ENUM ? KEY_IMAGE : KEY_OTHER;
+	}
+}
+
 static void
 load_key(ViewKey *key, Node *expr)
 {
@@ -158,6 +180,7 @@ load_key(ViewKey *key, Node *expr)
 
 	key->type = type->type_id;
 	key->collation = exprCollation(expr);
+	key->kind = key_kind(type, key->collation);
 	key->byval = type->typbyval;
 	key->len = type->typlen;
 	fmgr_info_copy(&key->hash, &type->hash_extended_proc_finfo, CurrentMemoryContext);

@@ -20,9 +20,18 @@
 #include "subscription.h"
 #include "window_query.h"
 
+/* How values of a key are told apart; the first two are what the type's functions do */
+typedef enum KeyKind
+{
+	KEY_IMAGE,					/* by value, equal where the bits are */
+	KEY_BYTES,					/* text of a deterministic collation */
+	KEY_OTHER					/* by the type's functions */
+} KeyKind;
+
 /* A key column: how it is hashed and compared */
 typedef struct ViewKey
 {
+	KeyKind		kind;
 	Oid			type;
 	Oid			collation;
 	bool		byval;
