@@ -14,6 +14,7 @@
 #include "storage/lock.h"
 #include "parser/scansup.h"
 #include "access/genam.h"
+#include "access/stratnum.h"
 #include "access/tableam.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
@@ -24,6 +25,7 @@
 #include "utils/snapmgr.h"
 #include "utils/datetime.h"
 #include "utils/rangetypes.h"
+#include "utils/sortsupport.h"
 #include "utils/timestamp.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
@@ -227,6 +229,17 @@ index_begin(Relation rel, Relation index, Snapshot snapshot, int nkeys)
 	return index_beginscan(rel, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(rel, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* The order of an index column; 18 takes the direction as a bool, where each strategy's number is true */
+static inline void
+prepare_index_sort(Relation index, bool descending, SortSupport sort)
+{
+#if PG_VERSION_NUM >= 180000
+	PrepareSortSupportFromIndexRel(index, descending, sort);
+#else
+	PrepareSortSupportFromIndexRel(index, descending ? BTGreaterStrategyNumber : BTLessStrategyNumber, sort);
 #endif
 }
 

@@ -28,8 +28,8 @@
 #include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/sortsupport.h"
 
+#include "compat.h"
 #include "index_entries.h"
 #include "key_table.h"
 
@@ -73,12 +73,11 @@ init_keys(EntriesOfIndex *index)
 	{
 		SortSupport sort = &index->keys.sort[k];
 		int16		options = index->rel->rd_indoption[k];
-		int16		strategy = options & INDOPTION_DESC ? BTGreaterStrategyNumber : BTLessStrategyNumber;
 
 		sort->ssup_collation = index->rel->rd_indcollation[k];
 		sort->ssup_nulls_first = (options & INDOPTION_NULLS_FIRST) != 0;
 		sort->ssup_attno = k + 1;
-		PrepareSortSupportFromIndexRel(index->rel, strategy, sort);
+		prepare_index_sort(index->rel, (options & INDOPTION_DESC) != 0, sort);
 	}
 }
 
