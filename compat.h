@@ -148,6 +148,17 @@ init_range_table(EState *estate, Relation rel)
 #endif
 }
 
+/* Which columns of its one relation updates change: an index over others gets a hint that nothing has. */
+static inline void
+set_updated_columns(EState *estate, Bitmapset *columns)
+{
+#if PG_VERSION_NUM >= 160000
+	linitial_node(RTEPermissionInfo, estate->es_rteperminfos)->updatedCols = columns;
+#else
+	exec_rt_fetch(1, estate)->updatedCols = columns;
+#endif
+}
+
 static inline List *
 insert_index_tuples(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate)
 {
