@@ -115,23 +115,34 @@ check_signals(void)
 	}
 }
 
-/* What the library has to say goes to the server's log, a few lines a minute. */
+static void
+print_log_of(KafkaClient *client)
+{
+	char		line[512];
+	int			level;
+
+	while (client && kafka_next_log(client, &level, line, sizeof(line)))
+		if (worker.log_lines++ < LOG_LINES_A_MINUTE)
+			ereport(level <= 4 ? LOG : DEBUG1,
+					(errmsg("Kafka client of subscription \"%s\": %s", worker.sub->name, line)));
+}
+
+/*
+ * What the library has to say goes to the server's log, a few lines a minute.  Its
+ * queues hold every line until we take it, also those that nobody asked for.
+ */
 void
 print_library_log(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	char		line[512];
-	int			level;
 
 	if (now - worker.log_minute > USECS_PER_MINUTE)
 	{
 		worker.log_minute = now;
 		worker.log_lines = 0;
 	}
-	while (kafka_next_log(worker.client, &level, line, sizeof(line)))
-		if (worker.log_lines++ < LOG_LINES_A_MINUTE)
-			ereport(level <= 4 ? LOG : DEBUG1,
-					(errmsg("Kafka client of subscription \"%s\": %s", worker.sub->name, line)));
+	print_log_of(worker.client);
+	print_log_of(worker.verifier);
 }
 
 /* The one wait.  True: the latch was set, somebody wants something. */

@@ -225,8 +225,7 @@ backoff_reason(const KafkaError *error)
 void
 client_failed(const KafkaError *error)
 {
-	if (worker.client)
-		print_library_log();
+	print_library_log();
 	ereport(LOG,
 			(errmsg("subscription \"%s\" lost its Kafka client: %s", worker.sub->name, error->text)));
 	worker_slot_error(worker.slot, error->text);

@@ -7,6 +7,7 @@
 use strict;
 use warnings;
 
+use KafkaWire;
 use KappaTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -308,6 +309,26 @@ sql("SELECT kappa.drain('letters')");
 sql("SELECT kappa.unsubscribe('letters', force => true)");
 is(sql("SELECT count(*) FROM kappa.dead_letter WHERE topic = 'letters'"), '0', 'force deletes open dead letters');
 becomes("SELECT count(*) FROM kappa.worker_slots() WHERE subscription NOT IN (SELECT id FROM kappa.subscription)", '0', 'and its slots are freed');
+
+# ---------------------------------------------------------------- what a worker holds after a while
+
+# Each message after a silence has the last one of its partition read again, by a client of its own
+# whose library has much to say: some 8 kB in its queues, if nobody listens
+my ($parts, $rounds, @kb) = (40, 8);
+tool('create', 'silence', $parts);
+sql("CREATE TABLE silence (value text); SELECT kappa.subscribe('silence', 'main', 'silence', 'silence', format => 'text')");
+for my $round (1 .. $rounds)
+{
+	my $last = time();
+
+	produce($address, 'silence', $_, 'x') for 0 .. $parts - 1;
+	becomes('SELECT count(*) FROM silence', $round * $parts, "round $round arrives");
+	my $pid = sql("SELECT pid FROM kappa.stat_subscription WHERE name = 'silence'");
+	push @kb, slurp_file("/proc/$pid/status") =~ /RssAnon:\s+(\d+)/;
+	usleep(10_000) until time() > $last + 0.45;
+}
+cmp_ok($kb[-1] - $kb[1], '<', 700, ($rounds - 2) * $parts . " messages after a silence, and the worker stays small: @kb kB");
+sql("SELECT kappa.unsubscribe('silence')");
 
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal|server process .* was terminated/, 'no crash');
 $node->stop;
