@@ -14,7 +14,8 @@
  * only under the lock in exclusive mode; a slot with a pid is never freed by
  * another process (it is marked unwanted and its worker leaves).  All else of a
  * slot is guarded by its spinlock.  Partition entries come and go under the lock
- * in exclusive mode, their content is guarded by their spinlock.
+ * in exclusive mode, their content is guarded by their spinlock; a subscription's
+ * go with its last slot.
  *
  * Lock order: lock, then a spinlock.  Nothing that can raise an ERROR runs under
  * a spinlock.  A crash of any process resets all of it; the launcher then fills
@@ -336,6 +337,31 @@ find_slot(Oid database, int32 subscription, int worker)
 	return NULL;
 }
 
+static void
+forget_partitions(Oid database, int32 subscription)
+{
+	HASH_SEQ_STATUS scan;
+	StatusEntry *entry;
+
+	hash_seq_init(&scan, partitions);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (entry->key.database == database && entry->key.subscription == subscription)
+			hash_search(partitions, &entry->key, HASH_REMOVE, NULL);
+}
+
+/* Under the lock in exclusive mode. */
+static void
+give_back(SharedSlot *slot)
+{
+	slot->used = false;
+	slot->slot.pid = 0;
+	for (int i = 0; i < shared->nslots; i++)
+		if (shared->slots[i].used && shared->slots[i].slot.database == slot->slot.database &&
+			shared->slots[i].slot.subscription == slot->slot.subscription)
+			return;
+	forget_partitions(slot->slot.database, slot->slot.subscription);
+}
+
 static SharedSlot *
 free_slot(void)
 {
@@ -380,7 +406,7 @@ drop_unwanted(Oid database, List *subscriptions)
 			is_wanted(&slot->slot, subscriptions))
 			continue;
 		if (slot->slot.pid == 0 && slot->slot.state != WORKER_STARTING)
-			slot->used = false;
+			give_back(slot);
 		else
 		{
 			slot->unwanted = true;
@@ -456,8 +482,8 @@ worker_slot_attach(int index, WorkerSlot *copy)
 		*copy = slot->slot;
 		SpinLockRelease(&slot->mutex);
 	}
-	else
-		slot->used = false;
+	else if (slot->used)
+		give_back(slot);
 	LWLockRelease(shared->lock);
 	return wanted;
 }
@@ -497,8 +523,7 @@ void
 worker_slot_release(int index)
 {
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	shared->slots[index].used = false;
-	shared->slots[index].slot.pid = 0;
+	give_back(&shared->slots[index]);
 	LWLockRelease(shared->lock);
 }
 
@@ -575,20 +600,6 @@ set_partition_status(Oid database, int32 subscription, int32 part,
 		entry->status = *status;
 		SpinLockRelease(&entry->mutex);
 	}
-	LWLockRelease(shared->lock);
-}
-
-void
-forget_partitions(Oid database, int32 subscription)
-{
-	HASH_SEQ_STATUS scan;
-	StatusEntry *entry;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	hash_seq_init(&scan, partitions);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (entry->key.database == database && entry->key.subscription == subscription)
-			hash_search(partitions, &entry->key, HASH_REMOVE, NULL);
 	LWLockRelease(shared->lock);
 }
 

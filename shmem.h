@@ -135,7 +135,6 @@ extern void worker_slot_backoff(int index, const char *reason, TimestampTz next_
 
 extern void set_partition_status(Oid database, int32 subscription, int32 part,
 								 const PartitionStatus *status);
-extern void forget_partitions(Oid database, int32 subscription);
 
 /* ---- for everybody ---- */
 

@@ -81,8 +81,6 @@ leave_to_reload(void)
 static void
 leave_unwanted(void)
 {
-	if (worker.sub)
-		forget_partitions(MyDatabaseId, worker.me.subscription);
 	worker_slot_release(worker.slot);
 	proc_exit(0);
 }

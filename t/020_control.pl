@@ -328,7 +328,13 @@ for my $round (1 .. $rounds)
 	usleep(10_000) until time() > $last + 0.45;
 }
 cmp_ok($kb[-1] - $kb[1], '<', 700, ($rounds - 2) * $parts . " messages after a silence, and the worker stays small: @kb kB");
+
+# what shared memory knows of its partitions goes with the subscription
+my $entries = sprintf('SELECT count(high_watermark) FROM generate_series(0, %d) AS p, kappa.partition_status(%d, p)',
+	$parts - 1, sql("SELECT id FROM kappa.subscription WHERE name = 'silence'"));
+is(sql($entries), $parts, 'partitions have entries in shared memory');
 sql("SELECT kappa.unsubscribe('silence')");
+becomes($entries, '0', 'which unsubscribe gives back');
 
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal|server process .* was terminated/, 'no crash');
 $node->stop;
