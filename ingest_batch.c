@@ -23,6 +23,10 @@
  * a batch can take two attempts a message.  Rows, verdicts and dead letters are in
  * the batch's memory.
  *
+ * The same holds for a transient error that comes again and again (suspect), if its
+ * class is one that a trigger can raise for a row.  Many of those in a row are none of
+ * single messages, even if others went well before: what they need has gone away.
+ *
  * on_error => 'stop': the messages from the first bad one of a partition on are
  * cut off, and what was written of them is undone, so that the position can stand
  * on it.
@@ -80,6 +84,8 @@ typedef struct Work
 	int			succeeded;		/* neighbours that went well */
 	int			lasting;		/* messages set apart for a lasting error */
 	ErrorData  *lasting_error;	/* the last of them */
+	int			in_a_row;		/* of them since the neighbours numbered */
+	int			succeeded_before;
 	int			bad_in_a_row;	/* while writing */
 	bool		redo;			/* raised by write_and_look */
 } Work;
@@ -154,6 +160,27 @@ classify_error(int sqlstate)
 	}
 }
 
+bool
+may_be_of_row(int sqlstate)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return category != ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) &&
+		category != ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) &&
+		sqlstate != ERRCODE_LOCK_NOT_AVAILABLE && sqlstate != ERRCODE_DISK_FULL &&
+		sqlstate != ERRCODE_OUT_OF_MEMORY;
+}
+
+/* As this batch is to take it. */
+static ErrorKind
+kind_of(const Work *work, const ErrorData *error)
+{
+	ErrorKind	kind = classify_error(error->sqlerrcode);
+
+	return kind == ERROR_TRANSIENT && work->batch->suspect && may_be_of_row(error->sqlerrcode) ?
+		ERROR_LASTING : kind;
+}
+
 /* PostgreSQL's own messages may quote a value of any size, in their middle. */
 static const char *
 clip_error(const char *error)
@@ -185,10 +212,16 @@ set_dead(Work *work, int message, int sqlstate, const char *error)
 	MemoryContextSwitchTo(old);
 }
 
-/* All rows fail for a lasting reason: it is not theirs. */
+/* All rows fail for a lasting reason, or many in a row for a transient one: it is not theirs. */
 static bool
 give_up(Work *work)
 {
+	if (work->succeeded != work->succeeded_before)
+		work->in_a_row = 0;
+	work->succeeded_before = work->succeeded;
+	if (++work->in_a_row >= LASTING_LIMIT &&
+		classify_error(work->lasting_error->sqlerrcode) == ERROR_TRANSIENT)
+		return true;
 	return work->succeeded == 0 && work->lasting >= LASTING_LIMIT;
 }
 
@@ -200,6 +233,7 @@ end_stage(Work *work)
 		ThrowErrorData(work->lasting_error);
 	work->lasting = 0;
 	work->succeeded = 0;
+	work->in_a_row = 0;
 }
 
 /*
@@ -209,7 +243,7 @@ end_stage(Work *work)
 static void
 blame(Work *work, int message, ErrorData *error)
 {
-	ErrorKind	kind = classify_error(error->sqlerrcode);
+	ErrorKind	kind = kind_of(work, error);
 
 	if (kind == ERROR_TRANSIENT)
 		ThrowErrorData(error);
@@ -467,7 +501,7 @@ transform_halving(Work *work, int from, int to)
 		return;
 	MemoryContextDelete(range.rows);
 	work->nrows = before;
-	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+	if (kind_of(work, error) == ERROR_TRANSIENT)
 		ThrowErrorData(error);
 	if (to - from == 1)
 	{
@@ -641,7 +675,7 @@ write_together(Work *work, int from, int to, bool single)
 		mark_written(work, &range);
 		return true;
 	}
-	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+	if (kind_of(work, error) == ERROR_TRANSIENT)
 		ThrowErrorData(error);
 	if (single)
 	{

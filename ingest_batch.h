@@ -40,6 +40,7 @@ typedef struct Batch
 	TimestampTz *event_times;	/* newest of a message's rows, DT_NOBEGIN: none */
 	List	   *dead;			/* of DeadLetter */
 	int64		nrows;			/* rows that went to the target */
+	bool		suspect;		/* with care: a transient error may be one message's own */
 	/* window views; whoever makes the batch fills these in where there are any */
 	int			worker;			/* whose partials are written */
 	TimestampTz (*verdict_of) (void *arg, int32 part);	/* what a partition's rows are judged by */
@@ -70,5 +71,8 @@ typedef enum ErrorKind
 	ERROR_LASTING				/* no retry helps: stop */
 } ErrorKind;
 extern ErrorKind classify_error(int sqlstate);
+
+/* A transient error that a message's trigger or transform can raise, time and again. */
+extern bool may_be_of_row(int sqlstate);
 
 #endif

@@ -20,7 +20,9 @@
  *
  * A batch that fails: with a transient error it waits and is tried again, from
  * memory; with another one it is tried again with care (ingest_batch.c), and if that
- * fails too its partitions are stopped, durably.
+ * fails too its partitions are stopped, durably.  A transient error that comes again
+ * and again may be one message's: it is looked for with care, among as many
+ * neighbours as there are, for it is theirs to prove that the others can be stored.
  *
  * Crash story: kill this process at any instruction.  Either the transaction is
  * committed, then positions and rows are both there; or it is not, then neither is,
@@ -55,6 +57,7 @@
 
 #define IDLE_WAIT_MS		1000
 #define CAREFUL_BATCHES		100		/* after a bad message */
+#define SUSPECT_AFTER		3		/* equal transient failures: is it one message? */
 #define RECHECK_MS			150		/* a try that hangs is begun anew: the library may wait 500 ms */
 #define RECHECK_TRIES		30
 #define COMMIT_MS			500		/* that a batch may take: its locks make others wait */
@@ -123,6 +126,12 @@ batch_error_context(void *arg)
 	errcontext("batch of subscription \"%s\" from topic \"%s\"", worker.sub->name, worker.sub->topic);
 }
 
+static bool
+is_suspect(void)
+{
+	return worker.same_failures >= SUSPECT_AFTER && may_be_of_row(worker.failed_state);
+}
+
 static void
 batch_transaction(bool careful)
 {
@@ -136,6 +145,7 @@ batch_transaction(bool careful)
 	set_constraints_immediate();
 	MemoryContextSwitchTo(worker.batch_context);
 	batch = intake_batch(intake, worker.me.worker);
+	batch->suspect = is_suspect();
 	apply_batch(batch, careful);
 	FAULT_POINT("before_position");
 	stopped = intake_store(intake, batch);
@@ -199,6 +209,7 @@ batch_committed(void)
 
 	worker.last_commit = now;
 	worker.failures = 0;
+	worker.same_failures = 0;
 	if (worker.careful > 0)
 		worker.careful--;
 	worker.group_behind = true;
@@ -230,6 +241,8 @@ back_off(const ErrorData *error)
 	TimestampTz until;
 
 	worker.failures++;
+	worker.same_failures = error->sqlerrcode == worker.failed_state ? worker.same_failures + 1 : 1;
+	worker.failed_state = error->sqlerrcode;
 	until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										backoff_delay(worker.failures, RETRY_BASE_MS, RETRY_MAX_MS, MyProcPid));
 	worker_slot_retry(worker.slot);
@@ -304,6 +317,21 @@ recheck_partitions(void)
 			recheck_partition(&worker.intake->parts[i]);
 }
 
+/* More messages for the batch in hand; problems are for after its commit. */
+static void
+take_neighbours(void)
+{
+	KafkaError	error;
+
+	if (intake_fill(worker.intake) == INTAKE_ERROR)
+	{
+		error = worker.intake->error;
+		client_failed(&error);
+	}
+	check_fetches();
+	recheck_partitions();
+}
+
 static void
 run_batch(void)
 {
@@ -313,7 +341,7 @@ run_batch(void)
 	pgstat_report_activity(STATE_RUNNING, "storing a batch");
 	for (;;)
 	{
-		bool		careful = worker.careful > 0;
+		bool		careful = worker.careful > 0 || is_suspect();
 		TimestampTz start = GetCurrentTimestamp();
 		ErrorData  *error = try_batch(careful);
 
@@ -323,13 +351,19 @@ run_batch(void)
 			batch_committed();
 			if (worker.stopped)
 				leave_to_reload();
+			if (worker.intake->nproblems > 0)
+				store_problems();
 			break;
 		}
 		/* the fence: another owner has moved a position; no retry helps, read them again */
 		if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
 			leave_to_retry(error->message, RETRY_MAX_MS);
 		if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+		{
 			back_off(error);
+			if (is_suspect())
+				take_neighbours();
+		}
 		else if (!careful)
 			worker.careful = CAREFUL_BATCHES;
 		else

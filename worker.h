@@ -36,6 +36,8 @@ typedef struct Worker
 	MemoryContext batch_context;	/* reset before each try of a batch */
 	int			careful;		/* batches still to be done with care */
 	int			failures;		/* of the batch in hand, in a row */
+	int			same_failures;	/* of those, the last ones with one SQLSTATE */
+	int			failed_state;	/* that one */
 	bool		stopped;		/* the last commit stopped a partition or a window view */
 	TimestampTz last_commit;
 	TimestampTz next_topic_check;

@@ -110,6 +110,32 @@ for my $kind (@kinds)
 	sql("SELECT kappa.disable('replayed')");
 }
 
+# A trigger's transient error is the row's own where neighbours succeed, be they later; where none does it is not
+{
+	sql(q{
+		CREATE FUNCTION lacks() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN IF NEW.bad THEN PERFORM pg_read_file('no such file'); END IF; RETURN NEW; END $$;
+		CREATE TABLE wedge (id integer, bad boolean, kafka_offset bigint); CREATE TABLE outage (LIKE wedge);
+		CREATE TRIGGER t AFTER INSERT ON wedge FOR EACH ROW EXECUTE FUNCTION lacks();
+		CREATE TRIGGER t AFTER INSERT ON outage FOR EACH ROW EXECUTE FUNCTION lacks()});
+	topic($_) for qw(wedge outage);
+	give('wedge', '{"id": 0, "bad": true}');
+	give('outage', map { "{\"id\": $_, \"bad\": " . ($_ < 5 ? 'false' : 'true') . '}' } 0 .. 19);
+	subscribe($_) for qw(wedge outage);
+	my $tries = sub { poll_until(60, sub { sql("SELECT retries FROM kappa.stat_subscription WHERE name = '$_[0]'") >= $_[1] }) };
+	ok($tries->('wedge', 1), 'a message with a transient error: it is tried again');
+	give('wedge', map { "{\"id\": $_, \"bad\": " . ($_ == 50 || $_ == 99 ? 'true' : 'false') . '}' } 1 .. 99);
+	settled('wedge');
+	is_balanced('wedge', stored => 97, dead_lettered => 3);
+	is_dead('wedge', 'the messages that cause it', map { [ $_, '58P01', qr/no such file/ ] } 0, 50, 99);
+	ok($tries->('outage', 4), 'many in a row: it is tried again');
+	is_balanced('outage', stored => 0);
+	sql('ALTER TABLE outage DISABLE TRIGGER t');
+	settled('outage');
+	is_balanced('outage', stored => 20);
+	sql("SELECT kappa.disable('$_')") for qw(wedge outage);
+}
+
 # A trigger that takes no row: filtered
 {
 	sql('CREATE TABLE dropped (id integer, bad boolean, kafka_offset bigint); CREATE TRIGGER t BEFORE INSERT ON dropped FOR EACH ROW EXECUTE FUNCTION drop_bad()');
