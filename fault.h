@@ -5,7 +5,8 @@
  * The setting kappa.fault = 'point:action[:nth]' lets the nth passage (1 if not
  * given) of a point act: error, fatal, exit, kill (SIGKILL), stop (SIGSTOP).  In
  * their order: after_poll, after_decode, before_heap (upsert by index), mid_insert,
- * before_position, before_commit, after_commit.
+ * before_position, before_commit, after_commit; and before_release, where a worker
+ * that nobody wants gives its slot back.
  */
 #ifndef KAPPA_FAULT_H
 #define KAPPA_FAULT_H

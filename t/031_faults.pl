@@ -248,6 +248,30 @@ for my $mode ('immediate', 'fast')
 	intact('crashes during recovery', 30);
 }
 
+# Enabled again while the worker that was disabled is leaving: the scout still sees its slot
+{
+	my $offset = -s $log;
+	my $release = qr/fault point before_release reached/;
+
+	alive();
+	fault('before_release:stop');
+	# by hand, which asks for no scout: the one of disable could be the first to see the slot
+	sql("UPDATE kappa.subscription SET enabled = false, generation = generation + 1 WHERE name = 'faults'");
+	ok(poll_until(20, sub { log_since($offset) =~ $release }), 'a worker is about to give its slot back');
+	my ($pid) = log_since($offset) =~ /\[(\d+)\][^\n]*$release/;
+	# the second subscription's worker proves that the scout has been here
+	sql("CREATE TABLE second (value text); BEGIN; SELECT kappa.enable('faults');
+		SELECT kappa.subscribe('second', 'main', 'faults', 'public.second', format => 'text'); COMMIT");
+	fault('');
+	ok(poll_until(20, sub { sql("SELECT count(*) FROM kappa.stat_subscription WHERE name = 'second' AND pid IS NOT NULL") == 1 }), 'a scout looks meanwhile');
+	kill 'CONT', $pid;
+	ok(poll_until($resume, sub { sql("SELECT pid <> $pid FROM kappa.stat_subscription WHERE name = 'faults'") eq 't' }), 'and the subscription has a worker again, soon');
+	sql("SELECT kappa.unsubscribe('second', force => true)");
+	poll_until(20, sub { workers() == 1 });
+	produce(100);
+	intact('enabled while its worker leaves', 30);
+}
+
 # ---------------------------------------------------------------- leaving in time
 
 sub leaves
