@@ -244,6 +244,7 @@ CREATE TABLE kappa.window_view (
 	retention           interval,
 	closed_upto         timestamptz,
 	last_close_time     timestamptz,
+	trimmed_upto        timestamptz,
 	stop_reason         text,
 	stop_since          timestamptz
 );
@@ -261,6 +262,7 @@ COMMENT ON COLUMN kappa.window_view.allowed_lateness IS 'How long a window takes
 COMMENT ON COLUMN kappa.window_view.retention IS 'How long final windows are kept; NULL: for ever';
 COMMENT ON COLUMN kappa.window_view.closed_upto IS 'Windows that end here or earlier were final when the closer last looked';
 COMMENT ON COLUMN kappa.window_view.last_close_time IS 'When the closer last found windows to close';
+COMMENT ON COLUMN kappa.window_view.trimmed_upto IS 'Windows that end here or earlier are beyond the retention';
 COMMENT ON COLUMN kappa.window_view.stop_reason IS 'Why it stands still; NULL: it does not';
 COMMENT ON COLUMN kappa.window_view.stop_since IS 'Since when';
 

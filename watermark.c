@@ -96,6 +96,19 @@ subscription_event_time(const Intake *intake, TimestampTz now)
 	return result;
 }
 
+TimestampTz
+final_watermark_of(const Subscription *sub)
+{
+	int			n;
+	Position   *positions = load_positions(sub->id, -1, 1, &n);
+	TimestampTz least = DT_NOEND;
+
+	for (int i = 0; i < n; i++)
+		least = Min(least, positions[i].verdict_watermark);
+	pfree(positions);
+	return n > 0 ? least : DT_NOBEGIN;
+}
+
 void
 take_watermark(Position *position, TimestampTz watermark)
 {
@@ -113,7 +126,8 @@ all_closed_at(const Intake *intake, TimestampTz newest)
 	{
 		WindowView *view = lfirst(lc);
 
-		longest = Max(longest, view->span + view->lateness);
+		/* a hopping view's last pane is in windows that end up to a size later */
+		longest = Max(longest, view->span * (view->spec.kind == WINDOW_HOP ? 2 : 1) + view->lateness);
 	}
 	return newest + longest;
 }

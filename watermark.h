@@ -24,6 +24,9 @@ typedef struct EventTime
 /* Inside a transaction: the intake's partitions from memory, others from their rows. */
 extern EventTime subscription_event_time(const Intake *intake, TimestampTz now);
 
+/* The least verdict of all partitions, in a transaction; DT_NOBEGIN: one has none. */
+extern TimestampTz final_watermark_of(const Subscription *sub);
+
 extern bool is_idle(const IntakePartition *p, TimestampTz now);
 
 /* The watermark becomes what the partition is judged by next, never an earlier one. */

@@ -450,7 +450,7 @@ put_windows(ReturnSetInfo *rsinfo, WindowView *view, TimestampTz pane, Timestamp
 
 		if (window_hop_next(&view->hop, &scan, &start, &end) != WINDOW_OK)
 			return;
-		if (start <= *last)
+		if (start <= *last || end <= view->trimmed_upto)
 			continue;
 		*last = start;
 		values[0] = TimestampTzGetDatum(start);

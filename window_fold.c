@@ -68,6 +68,7 @@ typedef struct FoldCursor
 	int			late_room;
 	int			unknown_room;
 	int			obsolete_room;
+	int			read_room;
 } FoldCursor;
 
 /* One more element for an array of the fold. */
@@ -491,6 +492,38 @@ fold_into_session(WindowFold *fold, const FoldOrigin *origin, const Datum *value
 	key = find_group(fold)->key;
 	want_from(fold, key, ts);
 	advance(fold, find_session(fold, key, ts, end), values, nulls);
+}
+
+/* ---------------------------------------------------------------- rows of the state */
+
+void
+window_fold_partial(WindowFold *fold, const Datum *values, const bool *nulls, ItemPointer tid)
+{
+	WindowView *view = fold->view;
+	TimestampTz start = DatumGetTimestampTz(values[STATE_WINDOW_START - 1]);
+	TimestampTz end = DatumGetTimestampTz(values[STATE_WINDOW_END - 1]);
+	bool		session = view->spec.kind == WINDOW_SESSION;
+	FoldGroup  *group;
+	StateRow	row;
+
+	fold->cursor->row_key.values = (Datum *) values + STATE_KEYS - 1;
+	fold->cursor->row_key.nulls = (bool *) nulls + STATE_KEYS - 1;
+	fold->cursor->row_key.hash[0] = key_hash(view, values + STATE_KEYS - 1, nulls + STATE_KEYS - 1, 0);
+	fold->cursor->row.start = session ? 0 : start;
+	fold->cursor->row.end = session ? 0 : end;
+	fold->cursor->row.first = session ? DT_NOBEGIN : DatumGetTimestampTz(values[STATE_FIRST_WINDOW - 1]);
+	group = find_group(fold);
+	if (session)
+		group = find_session(fold, group->key, start, end);
+	for (int a = 0; a < view->naggs; a++)
+		agg_value_combine(&view->aggs[a].agg, &group->values[a], fold->agg,
+						  values[STATE_KEYS - 1 + view->nkeys + a], nulls[STATE_KEYS - 1 + view->nkeys + a]);
+	mark_dirty(fold, group);
+	row.end = end;
+	row.start = start;
+	row.key = group->key;
+	row.tid = *tid;
+	ADD(fold, read, nread, read_room, row);
 }
 
 /* ---------------------------------------------------------------- the fold */

@@ -57,6 +57,15 @@ typedef struct LateRow
 	TimestampTz watermark;
 } LateRow;
 
+/* Where a row of the state stood that has gone into a group of its key */
+typedef struct StateRow
+{
+	TimestampTz start;
+	TimestampTz end;
+	FoldKey    *key;
+	ItemPointerData tid;
+} StateRow;
+
 /*
  * The groups of a view, in a memory context of their own below the caller's.  It may
  * live on from batch to batch: groups that are stored stay, with their states, so the
@@ -78,6 +87,8 @@ typedef struct WindowFold
 	FoldKey   **unknown;
 	int			nobsolete;		/* stored rows that went into others */
 	ItemPointerData *obsolete;
+	int			nread;			/* by window_fold_partial */
+	struct StateRow *read;
 	struct FoldCursor *cursor;	/* private to window_fold.c */
 } WindowFold;
 
@@ -91,6 +102,12 @@ extern void window_fold_row(WindowFold *fold, const FoldOrigin *origin,
 /* A stored session of the key: the group that it is part of now, states not yet added. */
 extern FoldGroup *window_fold_stored(WindowFold *fold, FoldKey *key, TimestampTz start, TimestampTz end,
 									 ItemPointer tid);
+
+/*
+ * A row of the state table, whoever wrote it (by StateColumn): put together with others
+ * of its pane or session.  Its place is kept in read.
+ */
+extern void window_fold_partial(WindowFold *fold, const Datum *values, const bool *nulls, ItemPointer tid);
 
 /* All is stored. */
 extern void window_fold_clean(WindowFold *fold);

@@ -158,9 +158,8 @@ cause_expression(const WindowView *view)
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "CASE");
-	if (view->retention > 0)
-		appendStringInfo(&sql, " WHEN d.s_n IS NULL AND d.window_end <= (SELECT kappa.final_watermark(%d)) - %s - %s THEN 'retention'",
-						 view->subscription, interval_text(view->lateness), interval_text(view->retention));
+	if (view->trimmed_upto != DT_NOBEGIN)
+		appendStringInfo(&sql, " WHEN d.s_n IS NULL AND d.window_end <= %s THEN 'retention'", time_text(view->trimmed_upto));
 	appendStringInfoString(&sql, " WHEN d.by_hand > 0 THEN 'added by hand'");
 	if (dimension)
 		appendStringInfoString(&sql, " WHEN true THEN 'dimension'");
@@ -193,8 +192,8 @@ reconcile_query(const WindowView *view, TimestampTz from, TimestampTz to)
 					 "(SELECT c.*, jsonb_build_array(%s) AS keys FROM (%s) c) b "
 					 "ON s.window_start = b.window_start AND s.window_end = b.window_end AND s.keys = b.keys) d WHERE NOT d.same",
 					 keys, state, keys, batch);
-	if (from != DT_NOBEGIN)
-		appendStringInfo(&sql, " AND d.window_end > %s", time_text(from));
+	if (from != DT_NOBEGIN || view->trimmed_upto != DT_NOBEGIN)
+		appendStringInfo(&sql, " AND d.window_end > %s", time_text(from != DT_NOBEGIN ? from : view->trimmed_upto));
 	if (to != DT_NOEND)
 		appendStringInfo(&sql, " AND d.window_start < %s", time_text(to));
 	appendStringInfoString(&sql, " ORDER BY 1, 3");

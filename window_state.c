@@ -423,6 +423,53 @@ window_state_store_groups(WindowFold *fold, int worker)
 	window_fold_clean(fold);
 }
 
+/* ---------------------------------------------------------------- final windows */
+
+#define CLOSED_WORKER	(-1)	/* of rows that are final */
+
+/* The group that a row of the state has gone into. */
+static bool
+in_group(const FoldGroup *group, const StateRow *row)
+{
+	return group->key == row->key && row->start >= group->start && row->end <= group->end;
+}
+
+static bool
+row_is_final(const WindowFold *fold, const StateRow *row, TimestampTz upto)
+{
+	if (fold->view->spec.kind != WINDOW_SESSION)
+		return true;
+	for (int s = 0; s < row->key->nsessions; s++)
+		if (in_group(row->key->sessions[s], row))
+			return row->key->sessions[s]->end <= upto;
+	return false;
+}
+
+void
+window_state_compact(WindowFold *fold, TimestampTz upto)
+{
+	StateWriter writer;
+	MemoryContext old;
+
+	if (fold->nread == 0)
+		return;
+	open_writer(&writer, fold, CLOSED_WORKER);
+	old = MemoryContextSwitchTo(writer.row_context);
+	for (int i = 0; i < fold->nread; i++)
+		if (row_is_final(fold, &fold->read[i], upto))
+			write_delete(&writer, &fold->read[i].tid);
+	for (int i = 0; i < fold->ndirty; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!fold->dirty[i]->gone && (writer.view->spec.kind != WINDOW_SESSION || fold->dirty[i]->end <= upto))
+			write_group(&writer, fold->dirty[i]);
+		ResetPerTupleExprContext(writer.estate);
+		MemoryContextReset(writer.row_context);
+	}
+	MemoryContextSwitchTo(old);
+	close_writer(&writer);
+}
+
 /* ---------------------------------------------------------------- late rows */
 
 static void

@@ -17,6 +17,12 @@
  */
 extern void window_state_store(WindowFold *fold, int worker);
 
+/*
+ * The groups that end by then take the place of the rows that they were read from
+ * (window_fold_partial), as nobody's.
+ */
+extern void window_state_compact(WindowFold *fold, TimestampTz upto);
+
 /* The rows only: the late ones are listed already. */
 extern void window_state_store_groups(WindowFold *fold, int worker);
 

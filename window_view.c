@@ -262,7 +262,7 @@ load_definition(WindowView *view, Relation batch)
 
 #define VIEW_COLUMNS \
 	"id, subscription, view, batch, state, (extract(epoch FROM allowed_lateness) * 1000000)::bigint, " \
-	"(extract(epoch FROM retention) * 1000000)::bigint"
+	"(extract(epoch FROM retention) * 1000000)::bigint, closed_upto, trimmed_upto"
 
 static WindowView *
 read_view(int row)
@@ -283,6 +283,11 @@ read_view(int row)
 	view->lateness = DatumGetInt64(catalog_value(row, 6, &null));
 	value = catalog_value(row, 7, &null);
 	view->retention = null ? 0 : DatumGetInt64(value);
+	value = catalog_value(row, 8, &null);
+	view->closed_upto = null ? DT_NOBEGIN : DatumGetTimestampTz(value);
+	value = catalog_value(row, 9, &null);
+	view->trimmed_upto = null ? DT_NOBEGIN : DatumGetTimestampTz(value);
+	view->shared = true;
 	MemoryContextSwitchTo(old);
 	return view;
 }

@@ -67,6 +67,9 @@ typedef struct WindowView
 	int64		span;			/* no window ends later than this behind one of its times, us */
 	int64		lateness;		/* us */
 	int64		retention;		/* us, 0: keep */
+	TimestampTz closed_upto;	/* as stored; DT_NOBEGIN: never closed */
+	TimestampTz trimmed_upto;	/* windows that end by then are gone; DT_NOBEGIN: none */
+	bool		shared;			/* more than one worker may have written it */
 	int			nkeys;
 	ViewKey  *keys;
 	int			naggs;

@@ -14,6 +14,7 @@
 #include "position.h"
 #include "shmem.h"
 #include "watermark.h"
+#include "window_close.h"
 #include "worker.h"
 
 #define WATERMARK_MS		500		/* between looks at partitions without messages */
@@ -127,6 +128,26 @@ prove_idle(IntakePartition *p, TimestampTz now)
 		p->idle_proved = now;
 }
 
+/* Worker 0 is the closer; where there is nothing to close it has only looked. */
+static void
+close_final_windows(void)
+{
+	TimestampTz final;
+	ListCell   *lc;
+
+	begin_under_lock();
+	final = final_watermark_of(worker.sub);
+	foreach(lc, worker.sub->window_views)
+	{
+		WindowView *view = lfirst(lc);
+
+		view->shared |= worker.sub->workers > 1;
+		if (windows_to_close(view, final))
+			close_windows(view, final);
+	}
+	worker_commit();
+}
+
 void
 watch_event_time(TimestampTz now)
 {
@@ -135,11 +156,14 @@ watch_event_time(TimestampTz now)
 	worker.next_watermark = TimestampTzPlusMilliseconds(now, WATERMARK_MS);
 	for (int i = 0; i < worker.intake->nparts; i++)
 		prove_idle(&worker.intake->parts[i], now);
-	if (!verdicts_behind(worker.intake, now))
-		return;
-	begin_under_lock();
-	advance_verdicts(worker.intake, now);
-	worker_commit();
+	if (verdicts_behind(worker.intake, now))
+	{
+		begin_under_lock();
+		advance_verdicts(worker.intake, now);
+		worker_commit();
+	}
+	if (worker.me.worker == 0 && worker.sub->window_views != NIL)
+		close_final_windows();
 }
 
 /* ---------------------------------------------------------------- being seen */

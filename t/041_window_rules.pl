@@ -278,6 +278,35 @@ settled('quiet');
 	is(sql("SELECT count(*) FROM kappa.late_rows WHERE view_name = 'quiet_10s'"), 1, 'which are listed');
 }
 
+# ---------------------------------------------------------------- final windows: one row each, kept as long as told
+
+stream('closed', 2, workers => 2, watermark_delay => "'1 s'", idle_timeout => "'1 s'");
+view("closed_$_->[0]", "SELECT $_->[1], user_id, count(*) AS n, sum(value) FROM closed GROUP BY 1, 2", @$_[ 2 .. $#$_ ])
+  for [ tumble => "kappa.tumble(ts, '10 s')" ], [ hop => "kappa.hop(ts, '20 s', '10 s')" ], [ session => "kappa.session(ts, '2 s')" ],
+  [ short => "kappa.tumble(ts, '10 s')", "retention => '30 s'" ], [ short_hop => "kappa.hop(ts, '20 s', '10 s')", "retention => '30 s'" ];
+{
+	my $state = sub { sql("SELECT state FROM kappa.window_view WHERE view = 'closed_$_[0]'::regclass") };
+	my $rows = sub { my ($k, $where) = @_; sql('SELECT count(*) FROM ' . $state->($k) . " WHERE $where") };
+
+	for my $minute (0, 1)
+	{
+		give_to('closed', $_, map { click(sprintf('2026-01-01T00:%02d:%02d.%d00Z', $minute, $_ / 5, $_ % 5 * 2), user_id => $_ % 3, value => $_) } 0 .. 290) for 0, 1;
+		settled('closed');
+	}
+	is(sql("SELECT count(*) FROM kappa.reconcile('closed_$_')"), 0, "$_: agrees before all is final") for 'tumble', 'hop', 'session';
+	ok(poll_until(30, sub { sql("SELECT bool_and(is_final) FROM closed_$_") eq 't' }), "$_: all is final at last") for 'tumble', 'hop', 'session';
+	for my $kind ('tumble', 'hop', 'session')
+	{
+		ok(poll_until(30, sub { $rows->($kind, 'worker >= 0') == 0 }), "$kind: no row is a worker's any more");
+		is(sql("SELECT count(*) FROM kappa.reconcile('closed_$kind')"), 0, "$kind: and the windows are the same");
+		is(sql("SELECT count(*) FROM closed_$kind"), $rows->($kind, 'true'), "$kind: one row each") unless $kind eq 'hop';
+	}
+	ok(poll_until(30, sub { sql('SELECT min(window_end) > \'2026-01-01 00:01:00+00\' FROM closed_short') eq 't' }), 'what is older than the retention goes');
+	is(sql("SELECT count(*) FROM kappa.reconcile('$_')"), 0, "$_: the rest agrees") for 'closed_short', 'closed_short_hop';
+	is(sql("SELECT string_agg(DISTINCT cause, ' ') FROM kappa.reconcile('closed_short', '2025-01-01 00:00+00')"), 'retention', 'what is gone has a cause');
+	isnt(sql("SELECT last_close_time IS NULL FROM kappa.stat_window_view WHERE name = 'closed_tumble'"), 't', 'the closer says when');
+}
+
 # ---------------------------------------------------------------- a broker that is cut off is not idle
 
 stream('cut', 2, watermark_delay => "'0 s'", idle_timeout => "'2 s'");
