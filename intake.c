@@ -45,12 +45,35 @@
 
 /* ---------------------------------------------------------------- partitions */
 
+/*
+ * Partitions that came from several workers remember more than the last messages of
+ * one: each keeps its share.
+ */
+static void
+scale_recent(Intake *intake)
+{
+	int64		sum = 0;
+
+	for (int i = 0; i < intake->nparts; i++)
+		sum += intake->parts[i].pos.recent_messages;
+	if (sum <= RECENT_MESSAGES)
+		return;
+	for (int i = 0; i < intake->nparts; i++)
+	{
+		Position   *pos = &intake->parts[i].pos;
+
+		pos->recent_messages = (int32) ((int64) pos->recent_messages * RECENT_MESSAGES / sum);
+		pos->recent_dead = (int32) ((int64) pos->recent_dead * RECENT_MESSAGES / sum);
+	}
+}
+
 /* Counts of the messages judged last, as far as the positions remember them. */
 static void
 restore_recent(Intake *intake)
 {
 	RecentVerdicts *recent = intake->recent;
 
+	scale_recent(intake);
 	for (int i = 0; i < intake->nparts; i++)
 		for (int m = 0; m < intake->parts[i].pos.recent_messages && recent->n < RECENT_MESSAGES; m++)
 		{

@@ -327,6 +327,15 @@ for my $round (1 .. $rounds)
 	push @kb, slurp_file("/proc/$pid/status") =~ /RssAnon:\s+(\d+)/;
 	usleep(10_000) until time() > $last + 0.45;
 }
+# partitions of several workers, now one's: together they remember no more than the last 1,000 messages
+sql("SELECT kappa.disable('silence'); UPDATE kappa.position SET recent_messages = 1000, recent_dead = 300
+	WHERE subscription = (SELECT id FROM kappa.subscription WHERE name = 'silence')");
+sql("SELECT kappa.enable('silence')");
+produce($address, 'silence', $_, 'x') for 0 .. $parts - 1;
+becomes('SELECT count(*) FROM silence', ($rounds + 1) * $parts, 'messages after the change');
+is(sql("SELECT sum(recent_messages), sum(recent_dead) BETWEEN 240 AND 300 FROM kappa.position
+	WHERE subscription = (SELECT id FROM kappa.subscription WHERE name = 'silence')"), '1000|t',
+	'the window of the poison rule is 1,000 messages for all partitions together');
 cmp_ok($kb[-1] - $kb[1], '<', 700, ($rounds - 2) * $parts . " messages after a silence, and the worker stays small: @kb kB");
 
 # what shared memory knows of its partitions goes with the subscription
