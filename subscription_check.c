@@ -32,6 +32,7 @@
 #include "transform_query.h"
 
 #define MAX_WORKERS		64
+#define MAX_BATCH_ROWS	1000000
 
 /*
  * Checks: server
@@ -573,6 +574,13 @@ check_numbers(const Subscription *sub)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"batch_rows\" must be at least 1"),
+				 errdetail("It is %d.", sub->batch_rows),
+				 errhint("It is the most messages in one commit; the default is 50000.")));
+	/* the worker has room for so many at once */
+	if (sub->batch_rows > MAX_BATCH_ROWS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"batch_rows\" must be at most %d", MAX_BATCH_ROWS),
 				 errdetail("It is %d.", sub->batch_rows),
 				 errhint("It is the most messages in one commit; the default is 50000.")));
 }

@@ -201,6 +201,7 @@ my $at = send_messages('control', 2, 'after alter');
 sql("SELECT kappa.wait_for('stream', 2, $at)");
 is(sql('SELECT kafka_partition, kafka_offset, value, extra FROM stream_two'), "2|$at|after alter|control",
 	'rows go by the new definition once alter has returned');
+refused("SELECT kappa.alter_subscription('stream', batch_rows => 1000001)", '22023', 'at most 1000000.*is 1000001', 'batch_rows has a bound');
 refused("SELECT kappa.alter_subscription('stream', start_from => 'latest')", '0A000', 'kappa.seek', 'start_from is for seek');
 refused("SELECT kappa.$_('nosuch')", '42704', 'nosuch', "$_ of an unknown name") for qw(enable disable unsubscribe drain alter_subscription run redrive);
 
