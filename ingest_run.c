@@ -238,6 +238,37 @@ kappa_run(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- redrive */
 
+/* What redriven rows are judged by: as if they came with their partition's next batch. */
+typedef struct Verdicts
+{
+	int			n;
+	const Position *positions;
+	TimestampTz least;
+} Verdicts;
+
+static TimestampTz
+redrive_verdict(void *arg, int32 part)
+{
+	const Verdicts *verdicts = arg;
+
+	for (int i = 0; i < verdicts->n; i++)
+		if (verdicts->positions[i].part == part)
+			return verdicts->positions[i].verdict_watermark;
+	return verdicts->least;
+}
+
+static Verdicts *
+load_verdicts(int32 subscription)
+{
+	Verdicts   *verdicts = palloc0(sizeof(Verdicts));
+
+	verdicts->positions = load_positions(subscription, -1, 1, &verdicts->n);
+	verdicts->least = verdicts->n > 0 ? DT_NOEND : DT_NOBEGIN;
+	for (int i = 0; i < verdicts->n; i++)
+		verdicts->least = Min(verdicts->least, verdicts->positions[i].verdict_watermark);
+	return verdicts;
+}
+
 typedef struct DeadLetters
 {
 	int			n;
@@ -362,12 +393,21 @@ settle(const Subscription *sub, DeadLetters *letters, Batch *batch)
 }
 
 static int64
-redrive_chunk(const Subscription *sub, DeadLetters *letters)
+redrive_chunk(Subscription *sub, Verdicts *verdicts, DeadLetters *letters)
 {
 	Batch	   *batch = make_batch(sub, letters->messages, letters->n);
 
+	batch->verdict_of = redrive_verdict;
+	batch->verdict_arg = verdicts;
 	apply_batch(batch, true);
 	CommandCounterIncrement();
+	if (batch->view_stopped)
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(sub));
+
+		sub->window_views = load_window_views(sub->id);
+		MemoryContextSwitchTo(old);
+	}
 	return settle(sub, letters, batch);
 }
 
@@ -381,11 +421,14 @@ kappa_redrive(PG_FUNCTION_ARGS)
 	MemoryContext context;
 	MemoryContext old;
 	Subscription *sub;
+	Verdicts   *verdicts;
 	int64		behind = PG_INT64_MIN;
 	int64		done = 0;
 
 	sub = control_subscription(text_argument(fcinfo, 0, "name"), "kappa.redrive()");
 	sub->stop_on_error = false; /* a bad one stays a dead letter, the others go on */
+	sub->window_views = load_window_views(sub->id);
+	verdicts = load_verdicts(sub->id);
 	set_constraints_immediate();
 	context = AllocSetContextCreate(CurrentMemoryContext, "kappa.redrive", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -400,8 +443,11 @@ kappa_redrive(PG_FUNCTION_ARGS)
 			break;
 		for (int i = 0; i < letters->n; i++)
 			behind = Max(behind, letters->ids[i]);
-		done += redrive_chunk(sub, letters);
+		done += redrive_chunk(sub, verdicts, letters);
 	}
+	/* worker 0 must read the windows anew that were written in its name */
+	if (sub->window_views != NIL && done > 0)
+		touch_subscription(sub->id);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	PG_RETURN_INT64(done);
