@@ -60,7 +60,7 @@
 #define SUSPECT_AFTER		3		/* equal transient failures: is it one message? */
 #define RECHECK_MS			150		/* a try that hangs is begun anew: the library may wait 500 ms */
 #define RECHECK_TRIES		30
-#define COMMIT_MS			500		/* that a batch may take: its locks make others wait */
+#define COMMIT_MS			1000	/* that a batch may take: its locks make others wait */
 #define FIRST_BATCH			10000	/* messages, before it is known how long they take */
 #define LEAST_BATCH			100
 #define BATCH_KEPT_BYTES	(8 * 1024 * 1024)
@@ -219,19 +219,21 @@ batch_committed(void)
 }
 
 /*
- * The next batch is smaller where this one has held its locks for too long (slow
- * triggers, many indexes), larger where it was full and quick.
+ * The next batch is such that it takes about half of the time that a batch may hold
+ * its locks: smaller where this one was slow (triggers, many indexes, sessions), larger
+ * where it was full and quick.
  */
 static void
 adapt_batch(TimestampTz start)
 {
 	Intake	   *intake = worker.intake;
-	long		ms = TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+	long		ms = Max(1, TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()));
+	double		fitting = (double) intake->nmessages * COMMIT_MS / 2 / ms;
 
 	if (ms > COMMIT_MS)
-		intake->limit = Max(intake->nmessages / 2, Min(LEAST_BATCH, intake->max_messages));
-	else if (ms < COMMIT_MS / 4 && intake->nmessages >= intake->limit)
-		intake->limit = Min(intake->limit * 2, intake->max_messages);
+		intake->limit = Max(fitting, Min(LEAST_BATCH, intake->max_messages));
+	else if (ms < COMMIT_MS / 2 && intake->nmessages >= intake->limit)
+		intake->limit = Min(Max(fitting, intake->limit), intake->max_messages);
 }
 
 /* Wait before the same batch is tried again; the definition may change meanwhile. */

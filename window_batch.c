@@ -37,6 +37,7 @@
 #define ROW_NUMBER		"kappa_row"
 #define FILL_ROWS		10000	/* fetched at once */
 #define FILL_BYTES		(64 * 1024 * 1024)	/* of groups in memory, then they are stored */
+#define ROWS_AHEAD		16		/* that are on their way into the processor's cache */
 #define KEPT_SHARE		2		/* of kappa.worker_memory: what a view keeps from batch to batch */
 
 /* ---------------------------------------------------------------- rows as they stand */
@@ -99,21 +100,27 @@ static void
 fold_columns(WindowView *view, WindowFold *fold, const int *atts, const Row *rows, const FoldOrigin *origins, int n)
 {
 	int			ncolumns = list_length(view->input->targetList);
-	Datum	   *values = palloc(sizeof(Datum) * ncolumns);
-	bool	   *nulls = palloc(sizeof(bool) * ncolumns);
+	Datum	   *values = palloc(sizeof(Datum) * ncolumns * FOLD_ROWS);
+	bool	   *nulls = palloc(sizeof(bool) * ncolumns * FOLD_ROWS);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext, "window row", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(row_context);
 
-	for (int i = 0; i < n; i++)
+	for (int from = 0; from < n; from += FOLD_ROWS)
 	{
-		if (i % 1024 == 0)
-			CHECK_FOR_INTERRUPTS();
-		for (int c = 0; c < ncolumns; c++)
+		int			m = Min(n - from, FOLD_ROWS);
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < m; i++)
 		{
-			values[c] = rows[i].values[atts[c]];
-			nulls[c] = rows[i].nulls[atts[c]];
+			if (from + i + ROWS_AHEAD < n)
+				__builtin_prefetch(rows[from + i + ROWS_AHEAD].values);
+			for (int c = 0; c < ncolumns; c++)
+			{
+				values[i * ncolumns + c] = rows[from + i].values[atts[c]];
+				nulls[i * ncolumns + c] = rows[from + i].nulls[atts[c]];
+			}
 		}
-		window_fold_row(fold, &origins[i], values, nulls);
+		window_fold_rows(fold, &origins[from], values, nulls, ncolumns, m);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);
@@ -141,7 +148,7 @@ fold_expressions(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *
 		if (program.where == NULL || ExecQual(program.where, program.econtext))
 		{
 			columns = ExecProject(program.columns);
-			window_fold_row(fold, &origins[i], columns->tts_values, columns->tts_isnull);
+			window_fold_rows(fold, &origins[i], columns->tts_values, columns->tts_isnull, 0, 1);
 		}
 		ResetExprContext(program.econtext);
 	}
@@ -269,7 +276,7 @@ fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *ro
 	{
 		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
 		detoast(desc, values, nulls);
-		window_fold_row(fold, &origins[DatumGetInt32(values[desc->natts - 1])], values, nulls);
+		window_fold_rows(fold, &origins[DatumGetInt32(values[desc->natts - 1])], values, nulls, 0, 1);
 	}
 	SPI_finish();
 }
@@ -400,7 +407,7 @@ fill_row(Fill *fill, const Datum *values, const bool *nulls)
 	}
 	if (entry)
 		origin.verdict = entry->upto + fill->view->lateness;
-	window_fold_row(fill->fold, &origin, values, nulls);
+	window_fold_rows(fill->fold, &origin, values, nulls, 0, 1);
 	fill->rows++;
 }
 

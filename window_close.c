@@ -128,6 +128,24 @@ read_shared_rows(WindowView *view, WindowFold *fold, TimestampTz upto)
 	SPI_finish();
 }
 
+/* Do rows of another worker wait to be put together?  Of times when there were more. */
+static bool
+others_are_open(const WindowView *view, TimestampTz upto)
+{
+	bool		session = view->spec.kind == WINDOW_SESSION;
+	CatalogScope scope;
+	CatalogArg	args[] = {{TIMESTAMPTZOID, TimestampTzGetDatum(upto - pane_slack(view)), false}};
+	bool		open;
+
+	catalog_begin(&scope);
+	open = catalog_execute(psprintf("SELECT FROM %s WHERE worker > 0 AND window_end > $1%s LIMIT 1",
+									relation_name(view->state),
+									session ? "" : psprintf(" AND window_start > $1 - interval '" INT64_FORMAT " us'", view->span)),
+						   lengthof(args), args) > 0;
+	catalog_end(&scope);
+	return open;
+}
+
 /* ---------------------------------------------------------------- retention */
 
 static void
@@ -152,17 +170,18 @@ trim(WindowView *view, TimestampTz upto)
 }
 
 void
-close_windows(WindowView *view, TimestampTz final)
+close_windows(WindowView *view, TimestampTz final, int workers)
 {
 	TimestampTz upto = final - view->lateness;
 
-	if (view->shared)
+	if (view->shared || workers > 1)
 	{
 		WindowFold *fold = window_fold_begin(view);
 
 		read_shared_rows(view, fold, upto);
 		window_state_compact(fold, upto);
 		window_fold_end(fold);
+		view->shared = workers > 1 || others_are_open(view, upto);
 	}
 	if (view->retention > 0)
 		trim(view, upto);

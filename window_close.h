@@ -16,10 +16,10 @@
 extern bool windows_to_close(const WindowView *view, TimestampTz final);
 
 /*
- * By one worker of the subscription, in a transaction under its lock: put the rows of
+ * By one of the subscription's workers, in a transaction under its lock: put the rows of
  * several workers for a final window together, trim what is beyond the retention.
  * ERROR 40001 where somebody else was the closer.
  */
-extern void close_windows(WindowView *view, TimestampTz final);
+extern void close_windows(WindowView *view, TimestampTz final, int workers);
 
 #endif

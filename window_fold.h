@@ -95,9 +95,11 @@ typedef struct WindowFold
 extern WindowFold *window_fold_begin(WindowView *view);
 extern void window_fold_end(WindowFold *fold);
 
-/* A row of layer r; the values are copied where they are kept. */
-extern void window_fold_row(WindowFold *fold, const FoldOrigin *origin,
-							const Datum *values, const bool *nulls);
+#define FOLD_ROWS	32			/* at most, at once */
+
+/* Rows of layer r, of width columns each; the values are copied where they are kept. */
+extern void window_fold_rows(WindowFold *fold, const FoldOrigin *origins,
+							 const Datum *values, const bool *nulls, int width, int n);
 
 /* A stored session of the key: the group that it is part of now, states not yet added. */
 extern FoldGroup *window_fold_stored(WindowFold *fold, FoldKey *key, TimestampTz start, TimestampTz end,

@@ -34,6 +34,7 @@
 
 #include "catalog.h"
 #include "compat.h"
+#include "index_entries.h"
 #include "window_state.h"
 
 /* The table while groups are added to it. */
@@ -51,6 +52,7 @@ typedef struct StateWriter
 	TupleTableSlot *old;		/* the stored row */
 	TupleTableSlot *new;
 	BlockNumber pruned;			/* last page that was */
+	IndexEntries *entries;		/* of new rows; NULL: they go in row by row */
 	MemoryContext scan_context; /* an index scan keeps memory from one call to the next */
 	MemoryContext row_context;	/* reset after each group */
 } StateWriter;
@@ -86,6 +88,7 @@ open_writer(StateWriter *writer, WindowFold *fold, int worker)
 	writer->view = fold->view;
 	writer->worker = worker;
 	writer->pruned = InvalidBlockNumber;
+	writer->entries = NULL;
 	writer->rel = table_open(fold->view->state, RowExclusiveLock);
 	writer->estate = CreateExecutorState();
 	init_range_table(writer->estate, writer->rel);
@@ -339,6 +342,8 @@ write_group(StateWriter *writer, FoldGroup *group)
 	{
 		table_tuple_insert(writer->rel, writer->new, GetCurrentCommandId(true), 0, NULL);
 		(void) insert_index_tuples(writer->rri, writer->new, writer->estate);
+		if (writer->entries)
+			index_entries_add(writer->entries, writer->new);
 	}
 	else if (!update_row(writer->rel, &group->tid, writer->new, GetCurrentCommandId(true), &indexes))
 		overtaken(writer);
@@ -358,20 +363,76 @@ write_delete(StateWriter *writer, ItemPointer tid)
 		overtaken(writer);
 }
 
-/* Updates page by page, then new rows in the order of the index. */
-static int
-compare_groups(const void *a, const void *b)
+/* A stored group and where, as a number that sorts like the place */
+typedef struct StoredGroup
 {
-	const FoldGroup *x = *(FoldGroup *const *) a;
-	const FoldGroup *y = *(FoldGroup *const *) b;
+	uint64		place;
+	FoldGroup  *group;
+} StoredGroup;
 
-	if (x->stored != y->stored)
-		return x->stored ? -1 : 1;
-	if (x->stored)
-		return ItemPointerCompare((ItemPointer) &x->tid, (ItemPointer) &y->tid);
-	if (x->start != y->start)
-		return x->start < y->start ? -1 : 1;
-	return memcmp(x->key->hash, y->key->hash, sizeof(x->key->hash));
+#define ST_SORT sort_by_place
+#define ST_ELEMENT_TYPE StoredGroup
+#define ST_COMPARE(a, b) ((a)->place < (b)->place ? -1 : (a)->place > (b)->place)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+#define AHEAD	8				/* groups that are on their way into the processor's cache */
+
+static void
+write_and_reset(StateWriter *writer, FoldGroup *group)
+{
+	CHECK_FOR_INTERRUPTS();
+	write_group(writer, group);
+	ResetPerTupleExprContext(writer->estate);
+	MemoryContextReset(writer->row_context);
+}
+
+/* Page by page: each is read, pruned and found room on once. */
+static void
+write_updates(StateWriter *writer)
+{
+	WindowFold *fold = writer->fold;
+	StoredGroup *groups = MemoryContextAllocHuge(writer->scan_context, sizeof(StoredGroup) * Max(fold->ndirty, 1));
+	int			n = 0;
+
+	for (int i = 0; i < fold->ndirty; i++)
+	{
+		FoldGroup  *group = fold->dirty[i];
+
+		if (group->stored && !group->gone)
+			groups[n++] = (StoredGroup)
+		{
+			(uint64) ItemPointerGetBlockNumber(&group->tid) << 16 | ItemPointerGetOffsetNumber(&group->tid), group
+		};
+	}
+	sort_by_place(groups, n);
+	for (int i = 0; i < n; i++)
+	{
+		if (i + 2 * AHEAD < n)
+			__builtin_prefetch(groups[i + 2 * AHEAD].group);
+		if (i + AHEAD < n)
+			__builtin_prefetch(groups[i + AHEAD].group->key);
+		write_and_reset(writer, groups[i].group);
+	}
+	pfree(groups);
+}
+
+/* Their index entries wait, and go in in the order of each index. */
+static void
+write_new(StateWriter *writer)
+{
+	WindowFold *fold = writer->fold;
+	MemoryContext old = MemoryContextSwitchTo(writer->scan_context);
+
+	writer->entries = index_entries_begin(writer->rri);
+	MemoryContextSwitchTo(old);
+	for (int i = 0; i < fold->ndirty; i++)
+		if (!fold->dirty[i]->stored && !fold->dirty[i]->gone)
+			write_and_reset(writer, fold->dirty[i]);
+	if (writer->entries)
+		index_entries_end(writer->entries, writer->estate);
+	writer->entries = NULL;
 }
 
 static void
@@ -381,15 +442,8 @@ write_all(StateWriter *writer)
 
 	for (int i = 0; i < fold->nobsolete; i++)
 		write_delete(writer, &fold->obsolete[i]);
-	qsort(fold->dirty, fold->ndirty, sizeof(FoldGroup *), compare_groups);
-	for (int i = 0; i < fold->ndirty; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!fold->dirty[i]->gone)
-			write_group(writer, fold->dirty[i]);
-		ResetPerTupleExprContext(writer->estate);
-		MemoryContextReset(writer->row_context);
-	}
+	write_updates(writer);
+	write_new(writer);
 }
 
 /* Places that we remember are those of this file; VACUUM FULL makes another. */

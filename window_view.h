@@ -69,7 +69,7 @@ typedef struct WindowView
 	int64		retention;		/* us, 0: keep */
 	TimestampTz closed_upto;	/* as stored; DT_NOBEGIN: never closed */
 	TimestampTz trimmed_upto;	/* windows that end by then are gone; DT_NOBEGIN: none */
-	bool		shared;			/* more than one worker may have written it */
+	bool		shared;			/* rows of several workers may wait to be put together */
 	int			nkeys;
 	ViewKey  *keys;
 	int			naggs;

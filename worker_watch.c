@@ -141,9 +141,8 @@ close_final_windows(void)
 	{
 		WindowView *view = lfirst(lc);
 
-		view->shared |= worker.sub->workers > 1;
 		if (windows_to_close(view, final))
-			close_windows(view, final);
+			close_windows(view, final, worker.sub->workers);
 	}
 	worker_commit();
 }
