@@ -941,6 +941,8 @@ fold_views(Work *work)
 		arg.view = lfirst(lc);
 		if (work->target->general)
 			stop_view(work, arg.view, "the target has rules or BEFORE ROW triggers now, so its rows are not what the messages say");
+		else if (work->target->diverted)
+			stop_view(work, arg.view, "a partition of the target is a foreign table or has BEFORE ROW triggers, so its rows are not what the messages say");
 		else if (work->careful)
 			fold_view_with_care(work, &arg);
 		else

@@ -34,6 +34,7 @@
 #include "start_from.h"
 #include "subscription.h"
 #include "subscription_check.h"
+#include "window_check.h"
 #include "window_control.h"
 
 /* What a changed definition or a fresh start may have put right. */
@@ -401,6 +402,7 @@ kappa_subscribe(PG_FUNCTION_ARGS)
 	check_subscription_definition(sub);
 	apply_limits(fcinfo, 0, sub);
 	check_subscription_limits(sub);
+	refuse_shared_target(sub);
 
 	start = find_start(sub, start_from);
 	sub->topic_id = start.topic_id;
@@ -432,11 +434,13 @@ Datum
 kappa_alter_subscription(PG_FUNCTION_ARGS)
 {
 	Subscription *sub;
+	Subscription before;
 	bool		enable = !PG_ARGISNULL(ARG_ENABLED - ALTER_SHIFT) &&
 		PG_GETARG_BOOL(ARG_ENABLED - ALTER_SHIFT);
 
 	sub = control_subscription(text_argument(fcinfo, ARG_NAME, "name"),
 							   "kappa.alter_subscription()");
+	before = *sub;
 	if (!PG_ARGISNULL(ARG_START_FROM - ALTER_SHIFT))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -454,6 +458,7 @@ kappa_alter_subscription(PG_FUNCTION_ARGS)
 	check_subscription_definition(sub);
 	apply_limits(fcinfo, ALTER_SHIFT, sub);
 	check_subscription_limits(sub);
+	refuse_change_below_views(&before, sub);
 
 	update_subscription(sub);
 	if (enable)

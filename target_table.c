@@ -522,6 +522,7 @@ write_fast(TargetTable *target, Row *rows, int n)
 	}
 	nrest = insert.nrest;
 	rest = insert.rest;
+	target->diverted = target->diverted || nrest > 0;
 	fast_end(&insert);
 	return n - nrest + (nrest ? write_general(target, rest, nrest) : 0);
 }

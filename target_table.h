@@ -41,6 +41,7 @@ typedef struct TargetTable
 	Relation	rel;
 	Oid			table_owner;
 	bool		general;		/* SQL instead of the multi-insert */
+	bool		diverted;		/* rows went to a partition by SQL: what is stored may differ */
 	bool		needs_check;	/* constraints worth a pass of their own */
 	/* upsert: the key columns */
 	int			nkeys;

@@ -33,8 +33,8 @@
 #include "arguments.h"
 #include "catalog.h"
 #include "subscription.h"
-#include "target_table.h"
 #include "window_batch.h"
+#include "window_check.h"
 #include "window_control.h"
 #include "window_query.h"
 #include "window_view.h"
@@ -218,20 +218,6 @@ lateness_argument(FunctionCallInfo fcinfo, int number)
 	return PG_GETARG_INTERVAL_P(number);
 }
 
-static void
-check_target(const Subscription *sub)
-{
-	TargetTable *target = target_open(sub);
-
-	if (target->general)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("relation \"%s\" cannot have window views", RelationGetRelationName(target->rel)),
-				 errdetail("It is no plain table, or it has rules or BEFORE ROW triggers, so its rows are not what the messages say."),
-				 errhint("Use a transform in the subscription instead of the trigger.")));
-	target_close(target);
-}
-
 /* Rows that were committed before we had the lock must be seen. */
 void
 check_isolation(const char *function)
@@ -269,7 +255,7 @@ kappa_create_window_view(PG_FUNCTION_ARGS)
 	check_isolation("kappa.create_window_view()");
 	query = analyze_window_query(new.text);
 	sub = control_subscription(query->sub->name, "kappa.create_window_view()");
-	check_target(sub);
+	check_view_target(sub);
 	name_new_view(&new, name);
 	id = next_view_id();
 	level = pin_search_path();
@@ -360,8 +346,8 @@ drop_view(int32 id)
 	catalog_end(&scope);
 }
 
-static List *
-view_ids(int32 subscription)
+List *
+window_view_ids(int32 subscription)
 {
 	CatalogScope scope;
 	CatalogArg	args[] = {CATALOG_INT4(subscription)};
@@ -388,21 +374,8 @@ drop_window_views(int32 subscription)
 {
 	ListCell   *lc;
 
-	foreach(lc, view_ids(subscription))
+	foreach(lc, window_view_ids(subscription))
 		drop_view(lfirst_int(lc));
-}
-
-void
-refuse_window_views(const Subscription *sub, const char *hint)
-{
-	int			n = list_length(view_ids(sub->id));
-
-	if (n > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("subscription \"%s\" has window views", sub->name),
-				 errdetail_plural("%d window view is filled by it.", "%d window views are filled by it.", n, n),
-				 errhint("%s", hint)));
 }
 
 /* kappa.drop_window_view(name text) RETURNS void */

@@ -18,8 +18,8 @@ extern WindowView *control_window_view(const char *name, const char *function, i
 /* All window views of a subscription; the caller holds its lock. */
 extern void drop_window_views(int32 subscription);
 
-/* ERROR 55006 where it has any. */
-extern void refuse_window_views(const Subscription *sub, const char *hint);
+/* Their numbers. */
+extern List *window_view_ids(int32 subscription);
 
 /* ERROR 0A000 where the transaction's snapshot may be older than the lock. */
 extern void check_isolation(const char *function);

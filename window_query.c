@@ -40,6 +40,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "partial.h"
+#include "window_check.h"
 #include "window_query.h"
 
 /* ---------------------------------------------------------------- the function */
@@ -156,75 +157,6 @@ parse_window_query(const char *text)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the query of a window view must be a SELECT")));
 	return parse_analyze_fixedparams(raw, text, NULL, 0, NULL);
-}
-
-static void
-refuse_clause(bool present, const char *what, const char *hint)
-{
-	if (present)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the query of a window view cannot have %s", what),
-				 errhint("%s", hint)));
-}
-
-static void
-check_clauses(Query *query)
-{
-	static const char view_hint[] = "Do that in a query or view on top of the window view.";
-
-	refuse_clause(query->setOperations != NULL, "UNION, INTERSECT or EXCEPT", "Make a window view for each of the queries.");
-	refuse_clause(query->cteList != NIL, "WITH", "Write the dimension as a view or as a subquery in FROM.");
-	refuse_clause(query->hasWindowFuncs, "window functions with OVER", view_hint);
-	refuse_clause(query->distinctClause != NIL, "DISTINCT", view_hint);
-	refuse_clause(query->limitCount != NULL || query->limitOffset != NULL, "LIMIT or OFFSET", view_hint);
-	refuse_clause(query->sortClause != NIL, "ORDER BY", view_hint);
-	refuse_clause(query->rowMarks != NIL, "FOR UPDATE or FOR SHARE", view_hint);
-	refuse_clause(query->groupingSets != NIL, "GROUPING SETS, CUBE or ROLLUP", "Make a window view for each grouping.");
-	if (query->groupClause == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the query of a window view must have GROUP BY with a window function"),
-				 errhint("SELECT kappa.tumble(ts, '1 minute'), count(*) FROM ... GROUP BY 1.")));
-}
-
-/* What gives another answer for the same row tomorrow. */
-static bool
-changing_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, FuncExpr))
-	{
-		Oid			function = ((FuncExpr *) node)->funcid;
-
-		if (function == F_NOW || function == F_TRANSACTION_TIMESTAMP || function == F_STATEMENT_TIMESTAMP ||
-			func_volatile(function) == PROVOLATILE_VOLATILE)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("function %s cannot stand in the query of a window view", format_procedure(function)),
-					 errdetail("It gives another result when the same row is counted again."),
-					 errposition(exprLocation(node) + 1)));
-	}
-	if (IsA(node, SQLValueFunction))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the present time or user cannot stand in the query of a window view"),
-				 errdetail("It gives another result when the same row is counted again."),
-				 errposition(exprLocation(node) + 1)));
-	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, changing_walker, context, 0);
-	return expression_tree_walker(node, changing_walker, context);
-}
-
-static void
-check_expressions(Query *query)
-{
-	(void) query_tree_walker(query, changing_walker, NULL, 0);
-	if (contain_volatile_functions((Node *) query))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the query of a window view cannot have volatile expressions")));
 }
 
 /* ---------------------------------------------------------------- the source */
@@ -556,11 +488,12 @@ analyze_window_query(const char *text)
 	error_context_stack = &callback;
 	result->analyzed = parse_window_query(text);
 	flatten_groups(result->analyzed);
-	check_clauses(result->analyzed);
+	check_window_clauses(result->analyzed);
 	find_groups(result, result->analyzed);
 	source = find_source(result, result->analyzed);
 	check_event_time(result, result->analyzed, source);
-	check_expressions(result->analyzed);
+	check_window_columns(result->analyzed, source);
+	check_window_expressions(result->analyzed);
 	(void) find_aggregates_walker((Node *) result->analyzed->targetList, result);
 	(void) find_aggregates_walker(result->analyzed->havingQual, result);
 	(void) find_aggregates_walker((Node *) count_star(), result);

@@ -33,6 +33,7 @@
 #include "target_table.h"
 #include "window_batch.h"
 #include "window_grid.h"
+#include "window_check.h"
 #include "window_control.h"
 
 #define ESTIMATE_TOLERANCE	"0.02"
@@ -237,6 +238,7 @@ kappa_rebuild(PG_FUNCTION_ARGS)
 	view = control_window_view(text_argument(fcinfo, 0, "name"), "kappa.rebuild()", &subscription);
 	check_isolation("kappa.rebuild()");
 	require_metadata(view);
+	check_view_target(subscription_by_id(subscription, false));
 	args[0].value = Int32GetDatum(view->id);
 	/* readers see the old state until we commit */
 	catalog_begin(&scope);

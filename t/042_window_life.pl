@@ -1,0 +1,141 @@
+
+# Window views in the life of a database: changes of the subscription and the table below them,
+# redrive and run, a held snapshot, dump and restore, two workers under the eyes of a reader.
+
+use strict;
+use warnings;
+
+use FormatTest;
+use KappaTest qw(seed pick poll_until tool);
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+seed();
+my $node = start('window_life', 'log_statement = none');
+my $columns = 'kafka_partition integer, kafka_offset bigint, user_id integer, page text, value double precision, ts timestamptz';
+my $w = "kappa.tumble(ts, '1 minute')";
+
+sub click
+{
+	my ($ts, %more) = @_;
+	my %fields = (user_id => 1, page => '"/a"', value => 1, %more);
+
+	return '{' . join(', ', "\"ts\": \"$ts\"", map { "\"$_\": $fields{$_}" } sort keys %fields) . '}';
+}
+
+sub stream
+{
+	my ($name, $parts, @more) = @_;
+
+	sql("CREATE TABLE $name ($columns)") unless sql("SELECT to_regclass('$name')");
+	topic($name, $parts);
+	subscribe($name, event_time => "'ts'", @more);
+}
+
+sub view { my ($name, $query, @more) = @_; return sql("SELECT kappa.create_window_view('$name', \$q\$$query\$q\$" . join('', map { ", $_" } @more) . ')'); }
+sub agrees { is(sql("SELECT count(*) FROM kappa.reconcile('$_[0]')"), 0, $_[1] // "$_[0]: reconcile finds nothing") or diag(sql("SELECT * FROM kappa.reconcile('$_[0]') LIMIT 5")); }
+
+# "SQLSTATE: message HINT: hint"
+sub error_of
+{
+	my ($query) = @_;
+	my (undef, undef, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$query");
+
+	my ($message) = $err =~ /ERROR:  (.*)/ or return '';
+	my ($hint) = $err =~ /HINT:  (.*)/;
+
+	return $message . ($hint ? " HINT: $hint" : '');
+}
+
+# ---------------------------------------------------------------- changes of the subscription
+
+stream('base', 1);
+sql("ALTER TABLE base ADD COLUMN other timestamptz; CREATE TABLE elsewhere (LIKE base); CREATE UNIQUE INDEX ON base (user_id)");
+view('base_1m', "SELECT $w, user_id, count(*) AS n, sum(value) FROM base GROUP BY 1, 2");
+for ([ "target => 'elsewhere'", 'target' ], [ "mode => 'upsert', key_columns => '{user_id}'", 'mode' ], [ "event_time => 'other'", 'event_time' ], [ "event_time => ''", 'no event_time' ])
+{
+	like(error_of("SELECT kappa.alter_subscription('base', $_->[0])"), qr/^55006: .*has window views HINT: .*kappa\.window_views/, "below a view this stays: $_->[1]");
+}
+like(error_of("SELECT kappa.subscribe('base_too', 'main', 'base', 'base')"), qr/^55006: .*"base" has window views/, 'no other subscription fills the table');
+sql("SELECT kappa.alter_subscription('base', watermark_delay => '1 s', workers => 2, batch_rows => 100, event_time => 'ts')");
+sql("DROP INDEX base_user_id_idx; ALTER TABLE base RENAME ts TO at");
+give('base', map { "{\"user_id\": $_, \"value\": 2, \"at\": \"2026-01-01T00:00:0${_}Z\"}" } 1 .. 5);
+like(stopped('base'), qr/"ts"/, 'a renamed event_time column stops the rows');
+sql("SELECT kappa.alter_subscription('base', event_time => 'at')");
+settled('base');
+is(sql('SELECT count(*), sum(n) FROM base_1m'), '5|5', 'named anew, it is the same column');
+agrees('base_1m');
+
+# ---------------------------------------------------------------- the table gets what changes rows
+
+stream('guarded', 1);
+view('guarded_1m', "SELECT $w, page, count(*) AS n FROM guarded GROUP BY 1, 2");
+sql("CREATE TABLE aside (LIKE guarded);
+	CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN CASE WHEN NEW.value > 5 THEN NULL ELSE NEW END; END'");
+my $minute = 0;
+for (
+	[ 'trigger', 'CREATE TRIGGER drops BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION drops()', 'DROP TRIGGER drops ON guarded' ],
+	[ 'rule', 'CREATE RULE drops AS ON INSERT TO guarded WHERE NEW.value > 5 DO INSTEAD INSERT INTO aside VALUES (NEW.*)', 'DROP RULE drops ON guarded' ])
+{
+	my ($what, $make, $drop) = @$_;
+
+	give('guarded', click(sprintf '2026-01-01T00:%02d:00Z', $minute++));
+	settled('guarded');
+	sql($make);
+	give('guarded', map { click(sprintf('2026-01-01T00:%02d:00Z', $minute), value => $_) } 1, 9);
+	$minute++;
+	settled('guarded');
+	like(sql("SELECT reason FROM kappa.window_views WHERE name = 'guarded_1m' AND status = 'stopped'"), qr/rules or BEFORE ROW triggers/, "a $what stops the view");
+	like(error_of("SELECT kappa.rebuild('guarded_1m')"), qr/^0A000: .* HINT: /, 'which cannot be rebuilt as long as it is there');
+	like(error_of("SELECT kappa.create_window_view('more', \$q\$SELECT $w, count(*) FROM guarded GROUP BY 1\$q\$)"), qr/^0A000/, 'nor another be made');
+	sql("$drop; SELECT kappa.rebuild('guarded_1m')");
+	give('guarded', click(sprintf('2026-01-01T00:%02d:30Z', $minute), value => 9));
+	settled('guarded');
+	is(sql('SELECT sum(n) FROM guarded_1m'), sql('SELECT count(*) FROM guarded'), 'mended, it counts again');
+	agrees('guarded_1m');
+}
+is(sql('SELECT count(*) FROM guarded'), 6, 'the rows went on');
+
+sql("CREATE TABLE parted ($columns) PARTITION BY RANGE (ts);
+	CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM ('2026-01-01 00:00+00') TO ('2026-01-01 01:00+00');
+	CREATE TABLE parted_2 ($columns); CREATE TRIGGER drops BEFORE INSERT ON parted_2 FOR EACH ROW EXECUTE FUNCTION drops()");
+stream('parted', 1);
+view('parted_1m', "SELECT $w, count(*) AS n FROM parted GROUP BY 1");
+give('parted', click('2026-01-01T00:30:00Z'));
+settled('parted');
+sql("ALTER TABLE parted ATTACH PARTITION parted_2 FOR VALUES FROM ('2026-01-01 01:00+00') TO ('2026-01-01 02:00+00')");
+give('parted', click('2026-01-01T00:30:01Z'));
+settled('parted');
+is(sql("SELECT status FROM kappa.window_views WHERE name = 'parted_1m'"), 'ok', 'a partition that changes its rows does no harm as long as none comes') or diag(sql('SELECT * FROM kappa.window_views'));
+give('parted', click('2026-01-01T01:30:00Z'), click('2026-01-01T01:30:01Z', value => 9), click('2026-01-01T00:31:00Z'));
+settled('parted');
+like(sql("SELECT reason FROM kappa.window_views WHERE name = 'parted_1m' AND status = 'stopped'"), qr/a partition of the target/, 'then the view stops');
+is(sql('SELECT count(*) FROM parted'), 4, 'and the rows go on');
+like(error_of("SELECT kappa.rebuild('parted_1m')"), qr/^0A000: /, 'no rebuild before the partition is mended');
+sql("DROP TRIGGER drops ON parted_2; SELECT kappa.rebuild('parted_1m')");
+give('parted', click('2026-01-01T01:30:02Z', value => 9));
+settled('parted');
+is(sql('SELECT string_agg(n::text, \' \' ORDER BY window_start) FROM parted_1m'), '2 1 2', 'a rebuild mends it');
+agrees('parted_1m');
+
+# ---------------------------------------------------------------- columns that the server computes
+
+sql("CREATE TABLE computed ($columns, twice double precision GENERATED ALWAYS AS (value * 2) STORED)");
+sql("CREATE TABLE dimension (page text, number integer); INSERT INTO dimension VALUES ('/a', 1)");
+stream('computed', 1);
+for ("SELECT $w, sum(twice) FROM computed GROUP BY 1", "SELECT $w, twice, count(*) FROM computed GROUP BY 1, 2", "SELECT $w, count(*) FROM computed WHERE twice > 1 GROUP BY 1",
+	"SELECT kappa.tumble(j.ts, '1 minute'), sum(j.twice) FROM (computed JOIN dimension USING (page)) AS j GROUP BY 1",
+	"SELECT $w, count(*) FILTER (WHERE EXISTS (SELECT 1 FROM base b WHERE b.value = twice)) FROM computed GROUP BY 1")
+{
+	like(error_of("SELECT kappa.create_window_view('refused', \$q\$$_\$q\$)"), qr/^0A000: .*generated column of the target HINT: Write/, "refused: $_");
+}
+like(error_of("SELECT kappa.create_window_view('refused', \$q\$SELECT $w, count(c) FROM computed c GROUP BY 1\$q\$)"), qr/^0A000: .*whole row/, 'or in a whole row');
+like(error_of("SELECT kappa.create_window_view('refused', \$q\$SELECT $w, tableoid, count(*) FROM computed GROUP BY 1, 2\$q\$)"), qr/^0A000: .*system column/, 'or a system column');
+view('computed_1m', "SELECT $w, value * 2 AS twice, count(*) AS n, max(b::text) AS last FROM computed JOIN dimension b USING (page) GROUP BY 1, 2");
+give('computed', map { click("2026-01-01T00:00:0${_}Z", value => $_) } 1 .. 3);
+settled('computed');
+is(sql("SELECT string_agg(concat_ws(' ', twice, n, last), ', ' ORDER BY twice) FROM computed_1m"), '2 1 (/a,1), 4 1 (/a,1), 6 1 (/a,1)', 'the table may have them');
+agrees('computed_1m');
+
+finish();
