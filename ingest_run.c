@@ -31,6 +31,8 @@
 #include "intake.h"
 #include "position.h"
 #include "subscription.h"
+#include "watermark.h"
+#include "window_close.h"
 #include "window_view.h"
 
 #define WAIT_MS			100
@@ -194,6 +196,18 @@ release_with_context(Intake *intake)
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 }
 
+/* Nobody else does where no worker runs. */
+static void
+close_what_is_final(const Subscription *sub)
+{
+	TimestampTz final = final_watermark_of(sub);
+	ListCell   *lc;
+
+	foreach(lc, sub->window_views)
+		if (windows_to_close(lfirst(lc), final))
+			close_windows(lfirst(lc), final);
+}
+
 /*
  * kappa.run(name text, batches integer DEFAULT 1) RETURNS bigint: messages taken.
  */
@@ -228,6 +242,7 @@ kappa_run(PG_FUNCTION_ARGS)
 	look_at_partitions(intake);
 	set_constraints_immediate();
 	messages = run_batches(session, intake, batches);
+	close_what_is_final(sub);
 	touch_subscription(sub->id);
 	intake_release(intake);
 	broker_disconnect(session);

@@ -265,9 +265,9 @@ load_definition(WindowView *view, Relation batch)
 	"(extract(epoch FROM retention) * 1000000)::bigint, closed_upto, trimmed_upto"
 
 static WindowView *
-read_view(int row)
+read_view(int row, MemoryContext parent)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "window view", ALLOCSET_SMALL_SIZES);
+	MemoryContext context = AllocSetContextCreate(parent, "window view", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	WindowView *view = palloc0(sizeof(WindowView));
 	bool		null;
@@ -400,7 +400,7 @@ load_views(const char *sql, int32 id, bool stop)
 	n = (int) catalog_execute(sql, 1, args);
 	old = MemoryContextSwitchTo(caller);
 	for (int row = 0; row < n; row++)
-		read = lappend(read, read_view(row));
+		read = lappend(read, read_view(row, caller));
 	MemoryContextSwitchTo(old);
 	catalog_end(&scope);
 	foreach(lc, read)

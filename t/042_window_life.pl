@@ -138,4 +138,51 @@ settled('computed');
 is(sql("SELECT string_agg(concat_ws(' ', twice, n, last), ', ' ORDER BY twice) FROM computed_1m"), '2 1 (/a,1), 4 1 (/a,1), 6 1 (/a,1)', 'the table may have them');
 agrees('computed_1m');
 
+# ---------------------------------------------------------------- redrive and run
+
+stream('letters', 2, watermark_delay => "'0 s'", idle_timeout => "'1 hour'", batch_rows => 50, workers => 2);
+sql('ALTER TABLE letters ADD CONSTRAINT low CHECK (value < 100)');
+view('letters_10s', "SELECT kappa.tumble(ts, '10 s'), user_id, count(*) AS n, sum(value) FROM letters GROUP BY 1, 2", "allowed_lateness => '5 s'");
+view('letters_hop', "SELECT kappa.hop(ts, '30 s', '10 s'), count(*) AS n FROM letters GROUP BY 1", "allowed_lateness => '5 s'");
+view('letters_s', "SELECT kappa.session(ts, '2 s'), user_id, count(*) AS n FROM letters GROUP BY 1, 2");
+sub letters { my ($part, @seconds) = @_; give_to('letters', $part, map { my ($s, $value) = ref ? @$_ : ($_, 1); click(sprintf('2026-01-01T00:00:%02dZ', $s), value => $value, user_id => $s % 3) } @seconds); settled('letters'); }
+letters(0, 1, [ 5, 100 ], 12, [ 41, 101 ]);
+letters(1, 2, [ 6, 102 ], 13, 27, [ 42, 103 ]);
+letters($_, 38 + $_) for 0, 1;
+letters(0, 40);
+is(sql("SELECT part, count(*) FROM kappa.dead_letters WHERE name = 'letters' GROUP BY 1 ORDER BY 1"), "0|2\n1|2", 'four dead letters');
+my %watermark = map { split /\|/ } split /\n/, sql("SELECT part, extract(epoch FROM verdict_watermark - '2026-01-01 00:00+00')::integer FROM kappa.stat_partition WHERE name = 'letters'");
+sql('ALTER TABLE letters DROP CONSTRAINT low');
+is(sql("BEGIN; SELECT kappa.redrive('letters'); SELECT count(*) FROM letters; ROLLBACK"), "4\n12", 'redriven, and rolled back');
+agrees($_) for 'letters_10s', 'letters_hop', 'letters_s';
+is(sql("SELECT kappa.redrive('letters')"), 4, 'redriven');
+# windows of 10 s that end 5 s or more before the partition's watermark take no row
+my @late = map { my ($part, $offset, $s) = @$_; my $end = (int($s / 10) + 1) * 10; $end + 5 <= $watermark{$part} ? "$part|$offset" : () } [ 0, 1, 5 ], [ 0, 3, 41 ], [ 1, 1, 6 ], [ 1, 4, 42 ];
+cmp_ok(scalar @late, '==', 2, 'two of them are late by the definition');
+is(sql("SELECT part, kafka_offset FROM kappa.late_rows WHERE view_name = 'letters_10s' ORDER BY 1, 2"), join("\n", @late), 'and listed so');
+is(sql("SELECT sum(n) FROM letters_10s"), 10, 'the others count');
+agrees($_) for 'letters_10s', 'letters_hop', 'letters_s';
+letters($_, 41, 42, 43) for 0, 1;
+is(sql("SELECT sum(n) FROM letters_10s"), 16, 'the workers go on in the same windows');
+agrees($_) for 'letters_10s', 'letters_hop', 'letters_s';
+sql("SELECT kappa.disable('letters')");
+my $letters_state = sql("SELECT state FROM kappa.window_view WHERE view = 'letters_10s'::regclass");
+my $shared = sub { sql("SELECT count(*) FROM (SELECT FROM $letters_state WHERE window_end < '2026-01-01 00:01:00+00' GROUP BY window_start, k1 HAVING count(*) > 1) s") };
+cmp_ok($shared->(), '>', 0, 'windows of two workers have a row of each');
+give_to('letters', $_, map { click("2026-01-01T00:00:${_}Z", user_id => $_ % 3) } 3, 42, 44, 58) for 0, 1;
+is(sql("BEGIN; SELECT kappa.run('letters', 100); SELECT sum(n) FROM letters_10s; ROLLBACK"), "8\n22", 'run, and rolled back');
+is(sql("BEGIN; SAVEPOINT a; SELECT kappa.run('letters', 1) > 0; ROLLBACK TO a; SELECT kappa.run('letters', 100); COMMIT; SELECT sum(n) FROM letters_10s"), "t\n8\n22", 'run after a part that was rolled back');
+agrees($_, "run: $_ agrees") for 'letters_10s', 'letters_hop', 'letters_s';
+give_to('letters', 0, click('2026-01-01T00:01:30Z'));
+give_to('letters', 1, click('2026-01-01T00:01:31Z'));
+sql("SELECT kappa.run('letters', 10)");
+give_to('letters', $_, click('2026-01-01T00:01:32Z')) for 0, 1;
+sql("SELECT kappa.run('letters', 10)");
+is($shared->(), 0, 'run closes windows, too: one row each');
+is(sql("SELECT kappa.run('letters', 1); SELECT count(*) FROM pg_backend_memory_contexts WHERE name = 'window view'"), "0\n0", 'and leaves no memory behind');
+sql("SELECT kappa.enable('letters')");
+letters($_, [ 59, 7 ]) for 0, 1;
+agrees($_, "$_ after all") for 'letters_10s', 'letters_hop', 'letters_s';
+is(sql("SELECT count(*) FROM (SELECT * FROM letters_10s EXCEPT ALL SELECT *, true FROM letters_10s_batch) x WHERE is_final") > 0, 1, 'final windows lack the late rows');
+
 finish();
