@@ -1024,11 +1024,16 @@ LANGUAGE C STABLE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'kappa_final_watermark';
 COMMENT ON FUNCTION kappa.final_watermark(integer) IS 'Internal: the watermark that no row counts behind any more; is_final of window views compares with it';
 
-CREATE FUNCTION kappa.window_hops(view integer, OUT window_start timestamptz, OUT window_end timestamptz)
+CREATE FUNCTION kappa.window_hops_support(internal) RETURNS internal LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'kappa_window_hops_support';
+COMMENT ON FUNCTION kappa.window_hops_support(internal) IS 'Internal: for the planner: which windows of a hopping view a query asks for';
+
+CREATE FUNCTION kappa.window_hops(view integer, from_start timestamptz DEFAULT NULL, to_start timestamptz DEFAULT NULL,
+	OUT window_start timestamptz, OUT window_end timestamptz)
 RETURNS SETOF record
-LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 1000
+LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1000 SUPPORT kappa.window_hops_support
 AS 'MODULE_PATHNAME', 'kappa_window_hops';
-COMMENT ON FUNCTION kappa.window_hops(integer) IS 'Internal: the windows of a hopping view that hold any row';
+COMMENT ON FUNCTION kappa.window_hops(integer, timestamptz, timestamptz) IS 'Internal: the windows of a hopping view that hold any row and begin between the two times; NULL: no bound';
 
 CREATE FUNCTION kappa.reconcile(name text, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL,
 	OUT window_start timestamptz, OUT window_end timestamptz, OUT keys jsonb, OUT streaming jsonb, OUT batch jsonb, OUT cause text)

@@ -19,7 +19,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -43,7 +42,6 @@
 
 PG_FUNCTION_INFO_V1(kappa_create_window_view);
 PG_FUNCTION_INFO_V1(kappa_drop_window_view);
-PG_FUNCTION_INFO_V1(kappa_window_hops);
 
 /* ---------------------------------------------------------------- making */
 
@@ -388,79 +386,4 @@ kappa_drop_window_view(PG_FUNCTION_ARGS)
 	drop_view(id);
 	touch_subscription(subscription);
 	PG_RETURN_VOID();
-}
-
-/* ---------------------------------------------------------------- hopping windows to read */
-
-/* The next pane behind a time that the state holds; false: none. */
-static bool
-next_pane(SPIPlanPtr plan, TimestampTz behind, TimestampTz *pane)
-{
-	Datum		arg = TimestampTzGetDatum(behind);
-	bool		null;
-
-	if (SPI_execute_plan(plan, &arg, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the panes of a window view");
-	*pane = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
-	SPI_freetuptable(SPI_tuptable);
-	return !null;
-}
-
-/* All windows that hold the pane and begin behind the last one given. */
-static void
-put_windows(ReturnSetInfo *rsinfo, WindowView *view, TimestampTz pane, TimestampTz *last)
-{
-	WindowHopScan scan;
-
-	if (window_hop_begin(&view->hop, pane, &scan) != WINDOW_OK)
-		return;
-	while (scan.left > 0)
-	{
-		int64_t		start;
-		int64_t		end;
-		Datum		values[2];
-		bool		nulls[2] = {false, false};
-
-		if (window_hop_next(&view->hop, &scan, &start, &end) != WINDOW_OK)
-			return;
-		if (start <= *last || end <= view->trimmed_upto)
-			continue;
-		*last = start;
-		values[0] = TimestampTzGetDatum(start);
-		values[1] = TimestampTzGetDatum(end);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-}
-
-/*
- * kappa.window_hops(view integer) RETURNS TABLE (window_start timestamptz,
- * window_end timestamptz): the windows of a hopping view that hold any row,
- * ascending.  Reads with the snapshot of the query that calls it.
- */
-Datum
-kappa_window_hops(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	WindowView *view = load_window_view(PG_GETARG_INT32(0));
-	TimestampTz pane = DT_NOBEGIN;
-	TimestampTz last = DT_NOBEGIN;
-	Oid			type = TIMESTAMPTZOID;
-	CatalogScope scope;
-	SPIPlanPtr	plan;
-
-	InitMaterializedSRF(fcinfo, 0);
-	if (view == NULL || view->spec.kind != WINDOW_HOP)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("there is no hopping window view %d", PG_GETARG_INT32(0))));
-	catalog_begin(&scope);
-	plan = SPI_prepare(psprintf("SELECT min(window_start) FROM %s WHERE window_start > $1", relation_name(view->state)), 1, &type);
-	while (next_pane(plan, pane, &pane))
-	{
-		CHECK_FOR_INTERRUPTS();
-		put_windows(rsinfo, view, pane, &last);
-	}
-	catalog_end(&scope);
-	free_window_view(view);
-	return (Datum) 0;
 }

@@ -185,4 +185,34 @@ letters($_, [ 59, 7 ]) for 0, 1;
 agrees($_, "$_ after all") for 'letters_10s', 'letters_hop', 'letters_s';
 is(sql("SELECT count(*) FROM (SELECT * FROM letters_10s EXCEPT ALL SELECT *, true FROM letters_10s_batch) x WHERE is_final") > 0, 1, 'final windows lack the late rows');
 
+# ---------------------------------------------------------------- reading by window and key
+
+stream('wide', 1, watermark_delay => "'1 day'", batch_rows => 5000);
+view('wide_hop', "SELECT kappa.hop(ts, '60 s', '10 s'), user_id, count(*) AS n FROM wide GROUP BY 1, 2");
+view('wide_10s', "SELECT kappa.tumble(ts, '10 s'), user_id, count(*) AS n FROM wide GROUP BY 1, 2");
+give('wide', map { click(sprintf('2026-01-01T%02d:%02d:%02dZ', $_ / 3600, $_ / 60 % 60, $_ % 60), user_id => pick(7)) } map { $_ * 4 } 0 .. 4999);
+settled('wide');
+sub plan_of { return sql("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) $_[0]"); }
+my ($hops) = plan_of('SELECT * FROM wide_hop') =~ /Function Scan on window_hops.*rows=(\d+)/;
+cmp_ok($hops, '>', 1900, 'there are many hopping windows');
+my $one = "SELECT * FROM wide_hop WHERE window_start = '2026-01-01 02:00+00' AND user_id = 3";
+my $plan = plan_of($one);
+ok($plan =~ /Function Scan on window_hops h \(actual rows=1 / && $plan !~ /Function Scan.*\n.*\n.*Rows Removed/, 'a query for one lists one') or diag($plan);
+$plan = plan_of("SELECT * FROM wide_hop WHERE window_start > '2026-01-01 01:59:30+00' AND '2026-01-01 02:00+00' >= window_start ORDER BY 1");
+ok($plan =~ /Function Scan on window_hops h \(actual rows=3 / && $plan !~ /Rows Removed by Filter: \d\d/, 'or those between two times') or diag($plan);
+is(sql("PREPARE w AS SELECT count(*), sum(n) FROM wide_hop WHERE window_start = \$1; SET plan_cache_mode = force_generic_plan; EXECUTE w ('2026-01-01 02:00+00'); EXECUTE w (NULL); EXECUTE w ('2030-01-01')"),
+	sql("SELECT count(*), sum(n) FROM (SELECT * FROM wide_hop OFFSET 0) w WHERE window_start = '2026-01-01 02:00+00'") . "\n0|\n0|", 'with a parameter, too');
+my @wrong;
+for (1 .. 25)
+{
+	my $time = sub { sprintf "'2026-01-01 00:00:%02d.%d+00'::timestamptz + interval '%d s'", pick(2) * 10, pick(2), pick(2000) * 10 };
+	my $where = join ' AND ', map { pick(2) ? "window_start " . ('<', '<=', '=', '>=', '>', '<>')[ pick(6) ] . ' ' . $time->() : $time->() . ' ' . ('<', '<=', '>=', '>')[ pick(4) ] . ' window_start' } 0 .. pick(3);
+
+	$where = "($where) OR user_id = 9" unless pick(5);
+	push @wrong, $where unless sql("SELECT count(*), sum(n), min(window_start), max(window_start) FROM wide_hop WHERE $where") eq
+	  sql("SELECT count(*), sum(n), min(window_start), max(window_start) FROM (SELECT * FROM wide_hop OFFSET 0) w WHERE $where");
+}
+is("@wrong", '', 'conditions of any kind give what they give on all windows');
+like(plan_of("SELECT * FROM wide_10s WHERE window_start = '2026-01-01 02:00+00' AND user_id = 3"), qr/Index Cond: .*(k1 = 3|window_start = )/, 'a tumbling view is read by an index');
+
 finish();
