@@ -30,4 +30,7 @@ extern char *new_view_name(const char *name);
 /* search_path = pg_catalog for SQL of our own; undo with AtEOXact_GUC(false, level). */
 extern int	pin_search_path(void);
 
+/* A statement with the caller's rights. */
+extern void execute_as_caller(const char *sql);
+
 #endif

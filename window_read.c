@@ -1,6 +1,6 @@
 /*
  * window_read.c
- *		What else can be had from a window view: reconcile, rebuild, rolling, roll_up,
+ *		What else can be had from a window view: reconcile, rolling, roll_up,
  *		counts of its windows.
  *
  * All of them put another layer c below the outputs that the view has, or compare
@@ -39,7 +39,6 @@
 #define ESTIMATE_TOLERANCE	"0.02"
 
 PG_FUNCTION_INFO_V1(kappa_reconcile);
-PG_FUNCTION_INFO_V1(kappa_rebuild);
 PG_FUNCTION_INFO_V1(kappa_final_watermark);
 PG_FUNCTION_INFO_V1(kappa_rolling);
 PG_FUNCTION_INFO_V1(kappa_roll_up);
@@ -221,35 +220,6 @@ kappa_reconcile(PG_FUNCTION_ARGS)
 	user_scope_end(&scope);
 	free_window_view(view);
 	return (Datum) 0;
-}
-
-/* ---------------------------------------------------------------- rebuild */
-
-/* kappa.rebuild(name text) RETURNS bigint: rows that it was computed from */
-Datum
-kappa_rebuild(PG_FUNCTION_ARGS)
-{
-	int32		subscription;
-	WindowView *view;
-	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_INT4(0)};
-	int64		rows;
-
-	view = control_window_view(text_argument(fcinfo, 0, "name"), "kappa.rebuild()", &subscription);
-	check_isolation("kappa.rebuild()");
-	require_metadata(view);
-	check_view_target(subscription_by_id(subscription, false));
-	args[0].value = Int32GetDatum(view->id);
-	/* readers see the old state until we commit */
-	catalog_begin(&scope);
-	catalog_execute(psprintf("DELETE FROM %s", relation_name(view->state)), 0, NULL);
-	catalog_execute("UPDATE kappa.window_view SET stop_reason = NULL, stop_since = NULL WHERE id = $1", 1, args);
-	catalog_end(&scope);
-	CommandCounterIncrement();
-	rows = window_fill(view, true);
-	free_window_view(view);
-	touch_subscription(subscription);
-	PG_RETURN_INT64(rows);
 }
 
 /* ---------------------------------------------------------------- rolling */
