@@ -20,6 +20,7 @@
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
+#include "parser/parsetree.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -157,6 +158,20 @@ set_updated_columns(EState *estate, Bitmapset *columns)
 #else
 	exec_rt_fetch(1, estate)->updatedCols = columns;
 #endif
+}
+
+/* What stands behind a reference to a GROUP BY column, which is a relation of its own since 18. */
+static inline Node *
+group_expression(Query *query, Node *node)
+{
+#if PG_VERSION_NUM >= 180000
+	Var		   *var = (Var *) node;
+
+	if (query->hasGroupRTE && IsA(node, Var) && var->varlevelsup == 0 &&
+		rt_fetch(var->varno, query->rtable)->rtekind == RTE_GROUP)
+		return list_nth(rt_fetch(var->varno, query->rtable)->groupexprs, var->varattno - 1);
+#endif
+	return node;
 }
 
 static inline List *

@@ -1035,6 +1035,19 @@ LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1000 SUPPORT kappa.window_hops_suppor
 AS 'MODULE_PATHNAME', 'kappa_window_hops';
 COMMENT ON FUNCTION kappa.window_hops(integer, timestamptz, timestamptz) IS 'Internal: the windows of a hopping view that hold any row and begin between the two times; NULL: no bound';
 
+CREATE FUNCTION kappa.key_hash(key anyelement) RETURNS bigint LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'kappa_key_hash';
+COMMENT ON FUNCTION kappa.key_hash(anyelement) IS 'Internal: hash of a window view''s key, which may be too long for an index itself';
+CREATE FUNCTION kappa.key_hashes(keys anyarray) RETURNS bigint[] LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'kappa_key_hashes';
+COMMENT ON FUNCTION kappa.key_hashes(anyarray) IS 'Internal: kappa.key_hash of each';
+CREATE FUNCTION kappa.key_given_support(internal) RETURNS internal LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'kappa_key_given_support';
+COMMENT ON FUNCTION kappa.key_given_support(internal) IS 'Internal: for the planner: which key of a window view a query asks for';
+CREATE FUNCTION kappa.key_given(key anyelement) RETURNS boolean LANGUAGE C IMMUTABLE PARALLEL SAFE SUPPORT kappa.key_given_support
+AS 'MODULE_PATHNAME', 'kappa_key_given';
+COMMENT ON FUNCTION kappa.key_given(anyelement) IS 'Internal: true; where a query asks for a key it is planned as a search by kappa.key_hash';
+
 CREATE FUNCTION kappa.reconcile(name text, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL,
 	OUT window_start timestamptz, OUT window_end timestamptz, OUT keys jsonb, OUT streaming jsonb, OUT batch jsonb, OUT cause text)
 RETURNS SETOF record

@@ -5,10 +5,8 @@
  *
  * The panes are found one by one over the state's index on window_start, so the cost
  * goes with their number, not with the number of rows or keys.  Where the query that
- * reads the view says which windows it wants, only their panes are looked at: the
- * server pushes a condition on window_start down into the view's subquery, and the
- * planner's support function finds it there and hands its bounds to the call.  The
- * condition itself stays where it is, so the bounds may be too wide, never too narrow.
+ * reads the view says which windows it wants, only their panes are looked at
+ * (window_plan.c).
  *
  * Reads with the snapshot of the query that calls it; no locks but those of a SELECT.
  */
@@ -18,27 +16,19 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
-#include "nodes/nodeFuncs.h"
-#include "nodes/pathnodes.h"
-#include "nodes/supportnodes.h"
-#include "optimizer/optimizer.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 
 #include "catalog.h"
 #include "window_grid.h"
 #include "window_view.h"
 
 PG_FUNCTION_INFO_V1(kappa_window_hops);
-PG_FUNCTION_INFO_V1(kappa_window_hops_support);
 
 enum
 {
 	ARG_VIEW,
 	ARG_FROM,
-	ARG_TO,
-	NARGS
+	ARG_TO
 };
 
 /* ---------------------------------------------------------------- the windows */
@@ -133,175 +123,4 @@ kappa_window_hops(PG_FUNCTION_ARGS)
 	put_all(&list);
 	free_window_view(view);
 	return (Datum) 0;
-}
-
-/* ---------------------------------------------------------------- the planner */
-
-typedef struct Bounds
-{
-	Index		rtindex;		/* of the call in FROM */
-	Node	   *from;			/* NULL: none found */
-	Node	   *to;
-} Bounds;
-
-static bool
-any_var_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var) || IsA(node, PlaceHolderVar) || IsA(node, SubLink) || IsA(node, SubPlan))
-		return true;
-	return expression_tree_walker(node, any_var_walker, context);
-}
-
-/* Known before the first row is read, and the same for all of them? */
-static bool
-is_known(Node *expr)
-{
-	return !any_var_walker(expr, NULL) && !contain_volatile_functions(expr);
-}
-
-static bool
-is_window_start(const Bounds *bounds, Node *node)
-{
-	return IsA(node, Var) && ((Var *) node)->varno == bounds->rtindex && ((Var *) node)->varattno == 1 &&
-		((Var *) node)->varlevelsup == 0;
-}
-
-static void
-take_comparison(Bounds *bounds, OpExpr *op)
-{
-	Node	   *left = linitial(op->args);
-	Node	   *right = lsecond(op->args);
-	bool		swapped = is_window_start(bounds, right);
-	Node	   *value = swapped ? left : right;
-	bool		below;
-
-	if (!(swapped || is_window_start(bounds, left)) || !is_known(value))
-		return;
-	set_opfuncid(op);
-	switch (op->opfuncid)
-	{
-		case F_TIMESTAMPTZ_EQ:
-			bounds->from = bounds->to = value;
-			return;
-		case F_TIMESTAMPTZ_LT:
-		case F_TIMESTAMPTZ_LE:
-			below = !swapped;
-			break;
-		case F_TIMESTAMPTZ_GT:
-		case F_TIMESTAMPTZ_GE:
-			below = swapped;
-			break;
-		default:
-			return;
-	}
-	/* one of several is enough, and an equality the best */
-	if (below && bounds->to == NULL)
-		bounds->to = value;
-	if (!below && bounds->from == NULL)
-		bounds->from = value;
-}
-
-/* Conditions that all must hold. */
-static void
-find_bounds(Bounds *bounds, Node *qual)
-{
-	ListCell   *lc;
-	List	   *parts = NIL;
-
-	if (qual == NULL)
-		return;
-	if (IsA(qual, List))
-		parts = (List *) qual;
-	else if (is_andclause(qual))
-		parts = ((BoolExpr *) qual)->args;
-	else if (IsA(qual, OpExpr) && list_length(((OpExpr *) qual)->args) == 2)
-		take_comparison(bounds, (OpExpr *) qual);
-	foreach(lc, parts)
-		find_bounds(bounds, lfirst(lc));
-}
-
-/* The one call in FROM; 0: none, or several. */
-static Index
-call_in_from(Query *query, Oid function)
-{
-	Index		found = 0;
-	ListCell   *lc;
-
-	foreach(lc, query->rtable)
-	{
-		RangeTblEntry *rte = lfirst(lc);
-		RangeTblFunction *call;
-
-		if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1)
-			continue;
-		call = linitial_node(RangeTblFunction, rte->functions);
-		if (!IsA(call->funcexpr, FuncExpr) || ((FuncExpr *) call->funcexpr)->funcid != function)
-			continue;
-		if (found != 0)
-			return 0;
-		found = foreach_current_index(lc) + 1;
-	}
-	return found;
-}
-
-static bool
-is_null(Node *node)
-{
-	return IsA(node, Const) && ((Const *) node)->constisnull;
-}
-
-static Node *
-bound_or_null(Node *bound)
-{
-	return bound ? copyObject(bound) : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid);
-}
-
-/* The call with the bounds that the query has for window_start; NULL: as it was. */
-static Node *
-bounded_call(SupportRequestSimplify *request)
-{
-	FuncExpr   *call = request->fcall;
-	Bounds		bounds = {0};
-	FuncExpr   *bounded;
-
-	if (request->root == NULL || request->root->parse->hasTargetSRFs || list_length(call->args) != NARGS ||
-		!is_null(list_nth(call->args, ARG_FROM)) || !is_null(list_nth(call->args, ARG_TO)))
-		return NULL;
-	bounds.rtindex = call_in_from(request->root->parse, call->funcid);
-	if (bounds.rtindex == 0)
-		return NULL;
-	find_bounds(&bounds, request->root->parse->havingQual);
-	if (bounds.from == NULL && bounds.to == NULL)
-		return NULL;
-	bounded = copyObject(call);
-	bounded->args = list_make3(linitial(bounded->args), bound_or_null(bounds.from), bound_or_null(bounds.to));
-	return (Node *) bounded;
-}
-
-/* One window is the common case; else pg_proc's number of rows stands. */
-static bool
-few_rows(SupportRequestRows *request)
-{
-	FuncExpr   *call = (FuncExpr *) request->node;
-
-	if (!IsA(call, FuncExpr) || list_length(call->args) != NARGS || is_null(list_nth(call->args, ARG_FROM)) ||
-		!equal(list_nth(call->args, ARG_FROM), list_nth(call->args, ARG_TO)))
-		return false;
-	request->rows = 1;
-	return true;
-}
-
-/* Planner support function of kappa.window_hops. */
-Datum
-kappa_window_hops_support(PG_FUNCTION_ARGS)
-{
-	Node	   *request = (Node *) PG_GETARG_POINTER(0);
-
-	if (IsA(request, SupportRequestSimplify))
-		PG_RETURN_POINTER(bounded_call((SupportRequestSimplify *) request));
-	if (IsA(request, SupportRequestRows) && few_rows((SupportRequestRows *) request))
-		PG_RETURN_POINTER(request);
-	PG_RETURN_POINTER(NULL);
 }

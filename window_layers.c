@@ -224,6 +224,30 @@ window_key_list(const WindowQuery *query, const char *prefix)
 	return sql.data;
 }
 
+bool
+window_key_is_fixed(const WindowQuery *query, int k)
+{
+	return get_typlen(exprType(list_nth(query->keys, k - 1))) > 0;
+}
+
+/* Where the state is read: what the planner makes a search by key of (window_plan.c). */
+char *
+window_key_search(const WindowQuery *query, const char *prefix)
+{
+	StringInfoData sql;
+	const char *word = " WHERE";
+
+	initStringInfo(&sql);
+	for (int k = 1; k <= list_length(query->keys); k++)
+	{
+		if (window_key_is_fixed(query, k))
+			continue;
+		appendStringInfo(&sql, "%s kappa.key_given(%sk%d)", word, prefix, k);
+		word = " AND";
+	}
+	return sql.data;
+}
+
 /*
  * Sessions of several workers that touch are one.  A row begins a session where it
  * begins behind the end of all that came before it.
@@ -239,8 +263,8 @@ append_islands(StringInfo sql, const WindowQuery *query, const char *state_table
 		keys.data = psprintf("PARTITION BY %s ", keys.data + 2);
 	appendStringInfo(sql, " FROM (SELECT t.*, count(*) FILTER (WHERE t.first) OVER (%sORDER BY t.window_start, t.window_end) AS island"
 					 " FROM (SELECT t.*, coalesce(t.window_start > max(t.window_end) OVER (%sORDER BY t.window_start, t.window_end"
-					 " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), true) AS first FROM %s t) t) s GROUP BY s.island",
-					 keys.data, keys.data, state_table);
+					 " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), true) AS first FROM %s t%s) t) s GROUP BY s.island",
+					 keys.data, keys.data, state_table, window_key_search(query, "t."));
 }
 
 char *
@@ -255,7 +279,8 @@ window_state_layer(const WindowQuery *query, int32 view, const char *state_table
 			appendStringInfoString(&sql, "SELECT s.window_start, s.window_end");
 			append_keys(&sql, query, "s.");
 			append_combined(&sql, query);
-			appendStringInfo(&sql, " FROM %s s GROUP BY s.window_start, s.window_end", state_table);
+			appendStringInfo(&sql, " FROM %s s%s GROUP BY s.window_start, s.window_end", state_table,
+							 window_key_search(query, "s."));
 			break;
 		case WINDOW_HOP:
 			appendStringInfoString(&sql, "SELECT h.window_start, h.window_end");
@@ -263,7 +288,7 @@ window_state_layer(const WindowQuery *query, int32 view, const char *state_table
 			append_combined(&sql, query);
 			appendStringInfo(&sql, " FROM kappa.window_hops(%d) h JOIN %s s ON s.window_start >= h.window_start"
 							 " AND s.window_start < h.window_end AND s.first_window <= h.window_start"
-							 " GROUP BY h.window_start, h.window_end", view, state_table);
+							 "%s GROUP BY h.window_start, h.window_end", view, state_table, window_key_search(query, "s."));
 			break;
 		case WINDOW_SESSION:
 			appendStringInfoString(&sql, "SELECT min(s.window_start) AS window_start, max(s.window_end) AS window_end");

@@ -49,21 +49,16 @@ PG_FUNCTION_INFO_V1(kappa_rebuild);
 
 /* ---------------------------------------------------------------- the state's table */
 
-static bool
-fixed_length_keys(const WindowQuery *query)
+/* A key in an index: what may be too long for a B-tree is there by its hash (window_plan.c). */
+static char *
+indexed_key(const WindowQuery *query, int k)
 {
-	ListCell   *lc;
+	const char *form = window_key_is_fixed(query, k) ? "k%d" : "kappa.key_hash(k%d)";
 
-	foreach(lc, query->keys)
-		if (get_typlen(exprType(lfirst(lc))) < 0)
-			return false;
-	return query->keys != NIL;
+	return psprintf(form, k);
 }
 
-/*
- * Besides the writer's index one for readers who ask for a key: a B-tree where no key can
- * be too long for it, else a hash of the first.
- */
+/* Besides the writer's index one for readers who ask for a key. */
 static void
 create_state_indexes(const WindowQuery *query, const char *table)
 {
@@ -77,15 +72,10 @@ create_state_indexes(const WindowQuery *query, const char *table)
 	if (query->keys == NIL)
 		return;
 	initStringInfo(&sql);
-	if (fixed_length_keys(query))
-	{
-		appendStringInfo(&sql, "CREATE INDEX ON %s (k1", table);
-		for (int k = 2; k <= list_length(query->keys); k++)
-			appendStringInfo(&sql, ", k%d", k);
-		appendStringInfoString(&sql, ", window_start)");
-	}
-	else
-		appendStringInfo(&sql, "CREATE INDEX ON %s USING hash (k1)", table);
+	appendStringInfo(&sql, "CREATE INDEX ON %s (", table);
+	for (int k = 1; k <= list_length(query->keys); k++)
+		appendStringInfo(&sql, "%s, ", indexed_key(query, k));
+	appendStringInfoString(&sql, "window_start)");
 	catalog_execute(sql.data, 0, NULL);
 }
 

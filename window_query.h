@@ -86,6 +86,12 @@ extern char *window_outputs(const WindowQuery *query, const char *layer, const c
 extern char *window_combined(const WindowQuery *query);
 extern char *window_key_list(const WindowQuery *query, const char *prefix);
 
+/* Has the type of key k, from 1, a fixed length? */
+extern bool window_key_is_fixed(const WindowQuery *query, int k);
+
+/* " WHERE ..." to read the state with, or "". */
+extern char *window_key_search(const WindowQuery *query, const char *prefix);
+
 /* A layer in the place of another in a view's tree: the same columns, another source. */
 extern char *replace_layer(Query *view, const char *layer);
 

@@ -169,12 +169,27 @@ cause_expression(const WindowView *view)
 	return sql.data;
 }
 
+/* Equal keys need not look alike ('a' and 'A' in some collations): they have the same hashes. */
+static char *
+key_hashes(const WindowView *view)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "ARRAY[");
+	for (int k = 1; k <= view->nkeys; k++)
+		appendStringInfo(&sql, "%skappa.key_hash(c.k%d)", k > 1 ? ", " : "", k);
+	appendStringInfoString(&sql, "]::bigint[]");
+	return sql.data;
+}
+
 static char *
 reconcile_query(const WindowView *view, TimestampTz from, TimestampTz to)
 {
 	char	   *state = window_state_layer(view->query, view->id, relation_name(view->state));
 	char	   *batch = window_batch_layer(view->query, view->name, by_hand(view->subscription));
 	char	   *keys = window_key_list(view->query, "c.");
+	char	   *hashes = key_hashes(view);
 	int			n = row_count_column(view);
 	StringInfoData sql;
 
@@ -188,10 +203,10 @@ reconcile_query(const WindowView *view, TimestampTz from, TimestampTz to)
 					 cause_expression(view), results_object(view, "s"), results_object(view, "b"), n, n, n, n);
 	for (int a = 1; a <= view->naggs; a++)
 		appendStringInfo(&sql, " AND %s", same_result(a, view->aggs[a - 1].agg.resulttype, view->aggs[a - 1].agg.aggregate));
-	appendStringInfo(&sql, ") AS same FROM (SELECT c.*, jsonb_build_array(%s) AS keys FROM (%s) c) s FULL JOIN "
-					 "(SELECT c.*, jsonb_build_array(%s) AS keys FROM (%s) c) b "
-					 "ON s.window_start = b.window_start AND s.window_end = b.window_end AND s.keys = b.keys) d WHERE NOT d.same",
-					 keys, state, keys, batch);
+	appendStringInfo(&sql, ") AS same FROM (SELECT c.*, jsonb_build_array(%s) AS keys, %s AS hashes FROM (%s) c) s FULL JOIN "
+					 "(SELECT c.*, jsonb_build_array(%s) AS keys, %s AS hashes FROM (%s) c) b "
+					 "ON s.window_start = b.window_start AND s.window_end = b.window_end AND s.hashes = b.hashes) d WHERE NOT d.same",
+					 keys, hashes, state, keys, hashes, batch);
 	if (from != DT_NOBEGIN || view->trimmed_upto != DT_NOBEGIN)
 		appendStringInfo(&sql, " AND d.window_end > %s", time_text(from != DT_NOBEGIN ? from : view->trimmed_upto));
 	if (to != DT_NOEND)
@@ -416,8 +431,9 @@ roll_up_layer(const WindowView *view, const WindowSpec *longer)
 {
 	char	   *keys = window_key_list(view->query, "s.");
 
-	return psprintf("SELECT lower(s.win) AS window_start, upper(s.win) AS window_end%s%s FROM (SELECT %s AS win, t.* FROM %s t) s GROUP BY s.win%s",
-					keys, window_combined(view->query), window_call(longer, "t.window_start"), relation_name(view->state), keys);
+	return psprintf("SELECT lower(s.win) AS window_start, upper(s.win) AS window_end%s%s FROM (SELECT %s AS win, t.* FROM %s t%s) s GROUP BY s.win%s",
+					keys, window_combined(view->query), window_call(longer, "t.window_start"), relation_name(view->state),
+					window_key_search(view->query, "t."), keys);
 }
 
 /* kappa.roll_up(name text, view text, size interval) RETURNS void */
