@@ -240,4 +240,130 @@ for my $view ('texts_tumble', 'texts_hop', 'texts_session')
 	agrees($view);
 }
 
+# ---------------------------------------------------------------- one giant session
+
+stream('giant', 1, watermark_delay => "'1 minute'", batch_rows => 500);
+view('giant_s', "SELECT kappa.session(ts, '30 s'), user_id, count(*) AS n, max(value) FROM giant GROUP BY 1, 2");
+my $giant_state = sql("SELECT state FROM kappa.window_view WHERE view = 'giant_s'::regclass");
+my (@rows, @bytes);
+for my $round (0 .. 9)
+{
+	# disorder of up to 10 s; a commit adds to one session at both of its ends, too
+	give('giant', map { my $s = $round * 1000 + $_ + pick(10); click(sprintf('2026-01-01T%02d:%02d:%02dZ', $s / 3600, $s / 60 % 60, $s % 60), value => $s) } 0 .. 999);
+	settled('giant');
+	sql("VACUUM $giant_state");
+	push @rows, sql("SELECT count(*) FROM $giant_state");
+	push @bytes, sql("SELECT pg_total_relation_size('$giant_state')");
+}
+is("@rows", join(' ', (1) x 10), 'a session that never ends is one row of the state');
+cmp_ok($bytes[-1], '<=', $bytes[0] + 16384, "and takes no more room: @bytes[0, -1] bytes");
+is(sql('SELECT n FROM giant_s'), 10000, 'with all of its rows');
+agrees('giant_s');
+
+# ---------------------------------------------------------------- a held snapshot
+
+stream('held', 1, watermark_delay => "'1 hour'", batch_rows => 20, batch_wait => "'0 s'");
+view('held_1m', "SELECT $w, user_id, count(*) AS n, sum(value) FROM held GROUP BY 1, 2");
+my $held_state = sql("SELECT state FROM kappa.window_view WHERE view = 'held_1m'::regclass");
+sql("ALTER TABLE $held_state SET (autovacuum_enabled = off); CREATE TABLE sizes (at serial, batches bigint, bytes bigint)");
+my $commits = $ENV{KAPPA_LONG} ? 20000 : 2000;
+sub hold { my $n = shift; give('held', map { click('2026-01-01T00:00:30Z', user_id => $_ % 20) } 1 .. 20 * $n); settled('held', 120); }
+sub size { return sql("SELECT pg_total_relation_size('$held_state')"); }
+hold(50);
+my $before = size();
+my $holder = $node->background_psql('postgres', on_error_stop => 0);
+$holder->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM held_1m');
+my @took;
+for (1 .. 4)
+{
+	my $start = time;
+
+	hold($commits / 4);
+	push @took, time - $start;
+}
+my $grown = size();
+my $per_commit = ($grown - $before) / $commits;
+# 20 groups of some 150 bytes each are written anew in each commit, with an index entry where the page is full
+cmp_ok($per_commit, '<', 20 * 400, sprintf('a held snapshot: %.0f bytes a commit of 20 groups, over %d commits', $per_commit, $commits));
+cmp_ok($took[3], '<', 3 * $took[0] + 2, sprintf('a batch costs the same in the end: %s s for each quarter', join ' ', map { sprintf '%.2f', $_ } @took));
+is($holder->query_safe('SELECT sum(n) FROM held_1m'), 1000, 'its holder reads what was');
+$holder->query_safe('COMMIT');
+$holder->quit;
+sql("VACUUM $held_state");
+my $vacuumed = size();
+hold($commits / 2);
+cmp_ok(size(), '<=', $grown + 65536, sprintf('afterwards the room is used again: %d kB before, %d held, %d vacuumed, %d after more commits', map { $_ / 1024 } $before, $grown, $vacuumed, size()));
+agrees('held_1m');
+
+# ---------------------------------------------------------------- a reader while two workers commit
+
+stream('raced', 4, workers => 2, watermark_delay => "'1 s'", idle_timeout => "'1 hour'", batch_rows => 40, batch_wait => "'0 s'");
+view('raced_t', "SELECT kappa.tumble(ts, '2 s'), user_id, count(*) AS n, sum(value) FROM raced GROUP BY 1, 2");
+view('raced_h', "SELECT kappa.hop(ts, '6 s', '2 s'), count(*) AS n FROM raced GROUP BY 1", "allowed_lateness => '1 s'");
+view('raced_s', "SELECT kappa.session(ts, '20 ms'), user_id, count(*) AS n FROM raced GROUP BY 1, 2");
+sql("CREATE TABLE seen (view text, start timestamptz, what text, PRIMARY KEY (view, start, what))");
+my $reads = 0;
+my $raced_end = time + ($ENV{KAPPA_LONG} ? 120 : 8);
+my $clock = 0;
+my $looker = $node->background_psql('postgres');
+while (time < $raced_end)
+{
+	# partitions move apart and together again; some rows are late
+	for my $part (0 .. 3)
+	{
+		my $from = $clock + pick(3);
+
+		give_to('raced', $part, map { my $s = $from + pick(40) / 10 - (pick(10) ? 0 : pick(12)); $s = 0 if $s < 0; click(sprintf('2026-01-01T%02d:%02d:%06.3fZ', $s / 3600, $s / 60 % 60, $s - 60 * int($s / 60)), user_id => pick(4)) } 1 .. 60 + pick(200)) if pick(8);
+	}
+	$clock += pick(3);
+	for my $view ('raced_t', 'raced_h', 'raced_s')
+	{
+		# one statement, one snapshot: what is final now goes to what was seen so
+		$looker->query_safe("INSERT INTO seen SELECT '$view', window_start, to_jsonb(x)::text FROM $view x WHERE is_final ON CONFLICT DO NOTHING");
+		$reads++;
+	}
+}
+$looker->quit;
+settled('raced', 120);
+for my $view ('raced_t', 'raced_h', 'raced_s')
+{
+	my $seen = sql("SELECT count(*) FROM seen WHERE view = '$view'");
+
+	cmp_ok($seen, '>', 5, "$view: $seen final rows were seen in $reads looks");
+	is(sql("SELECT count(*) FROM seen s WHERE view = '$view' AND NOT EXISTS (SELECT 1 FROM $view x WHERE to_jsonb(x)::text = s.what)"), 0, 'and none has changed');
+	agrees($view);
+}
+cmp_ok(sql("SELECT count(*) FROM kappa.late_rows WHERE view_name LIKE 'raced%'"), '>', 0, 'rows came late, too');
+
+# ---------------------------------------------------------------- dump and restore
+
+sql("SELECT kappa.disable(name) FROM kappa.subscriptions WHERE name <> 'raced'");
+my $dumped = $node->basedir . '/windows.sql';
+$node->command_ok([ 'pg_dump', '-d', $node->connstr('postgres'), '-f', $dumped ], 'pg_dump');
+sql('CREATE DATABASE copy');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('copy'), '-f', $dumped ], 'restored');
+sub copy_sql { return $node->safe_psql('copy', $_[0]); }
+is(copy_sql("SELECT status || ': ' || reason FROM kappa.subscriptions WHERE name = 'raced'"), 'stopped: identity: made in another cluster or database', 'the copy is idle');
+for my $view ('raced_t', 'raced_h', 'raced_s', 'letters_10s', 'texts_tumble', 'parted_1m')
+{
+	my $all = "SELECT count(*), md5(string_agg(x::text, ',' ORDER BY x::text)) FROM (SELECT to_jsonb(v) - 'is_final' AS x FROM $view v) v";
+
+	is(copy_sql($all), sql($all), "$view has its windows there");
+}
+is(copy_sql('SELECT count(*) FROM kappa.late_rows'), sql('SELECT count(*) FROM kappa.late_rows'), 'and its late rows');
+copy_sql("SELECT kappa.enable('raced')");
+give_to('raced', $_, map { click(sprintf('2026-01-01T00:%02d:30Z', 40 + pick(10)), user_id => pick(4)) } 1 .. 100) for 0 .. 3;
+settled('raced');
+ok(poll_until(60, sub { copy_sql("SELECT string_agg(next_offset::text, ' ' ORDER BY part) FROM kappa.stat_partition WHERE name = 'raced'") eq
+	sql("SELECT string_agg(next_offset::text, ' ' ORDER BY part) FROM kappa.stat_partition WHERE name = 'raced'") }), 'enabled, it goes on');
+is(copy_sql("SELECT count(*) FROM kappa.reconcile('$_')"), 0, "$_: reconcile finds nothing in the copy") for 'raced_t', 'raced_h', 'raced_s';
+is(copy_sql("SELECT count(*) - (SELECT count(*) FROM kappa.late_rows WHERE view_name = 'raced_t') - (SELECT sum(n) FROM raced_t) FROM raced"), 0, 'without loss');
+copy_sql("SELECT kappa.rebuild('raced_s'); SELECT kappa.drop_window_view('raced_h')");
+like(($node->psql('copy', 'DROP EXTENSION pg_kappa'))[2], qr/other objects depend on it/, 'DROP EXTENSION asks for CASCADE');
+copy_sql('ALTER EXTENSION pg_kappa UPDATE; DROP EXTENSION pg_kappa CASCADE');
+is(copy_sql("SELECT count(*) FROM pg_class WHERE relname ~ '(raced|letters|window_state)_'"), 0, 'which takes the views with it');
+is(copy_sql('SELECT count(*) > 0 FROM raced'), 't', 'the rows stay');
+is(copy_sql('CREATE EXTENSION pg_kappa CASCADE; SELECT count(*) FROM kappa.window_views'), 0, 'and it can be made again');
+agrees('raced_t', 'the original is as it was');
+
 finish();
