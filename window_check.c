@@ -1,6 +1,6 @@
 /*
  * window_check.c
- *		What a window view cannot be made of, and what cannot change below one.
+ *		What a window view cannot be made of.
  *
  * A view counts a row as its message gave it, in memory, once, when it comes.  So its
  * query may use nothing that the server adds or changes behind that (generated
@@ -28,7 +28,6 @@
 #include "catalog.h"
 #include "target_table.h"
 #include "window_check.h"
-#include "window_control.h"
 
 /* ---------------------------------------------------------------- the query */
 
@@ -230,82 +229,4 @@ check_view_target(const Subscription *sub)
 				 errdetail("It is no plain table, or it has rules or BEFORE ROW triggers, so its rows are not what the messages say."),
 				 errhint("Use a transform in the subscription instead of the trigger.")));
 	target_close(target);
-}
-
-/* ---------------------------------------------------------------- changes of the subscription */
-
-void
-refuse_window_views(const Subscription *sub, const char *hint)
-{
-	int			n = list_length(window_view_ids(sub->id));
-
-	if (n > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("subscription \"%s\" has window views", sub->name),
-				 errdetail_plural("%d window view is filled by it.", "%d window views are filled by it.", n, n),
-				 errhint("%s", hint)));
-}
-
-/* Is that column (NULL: none) the one that the windows of all its views are taken from? */
-static bool
-views_use(const Subscription *sub, const char *column)
-{
-	AttrNumber	attno = column ? get_attnum(sub->target, column) : InvalidAttrNumber;
-	ListCell   *lc;
-
-	foreach(lc, window_view_ids(sub->id))
-	{
-		WindowView *view = load_window_view(lfirst_int(lc));
-		Var		   *time;
-		bool		same;
-
-		if (view == NULL)
-			continue;			/* dropped by hand */
-		time = (Var *) linitial_node(TargetEntry, view->input->targetList)->expr;
-		same = IsA(time, Var) && time->varattno == attno;
-		free_window_view(view);
-		if (!same)
-			return false;
-	}
-	return true;
-}
-
-void
-refuse_shared_target(const Subscription *sub)
-{
-	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_OID(sub->target), CATALOG_INT4(sub->id)};
-	MemoryContext caller = CurrentMemoryContext;
-	char	   *other = NULL;
-	bool		null;
-
-	catalog_begin(&scope);
-	if (catalog_execute("SELECT s.name FROM kappa.subscription s JOIN kappa.window_view v ON v.subscription = s.id "
-						"WHERE s.target = $1 AND s.id <> $2 LIMIT 1", lengthof(args), args) == 1)
-		other = MemoryContextStrdup(caller, TextDatumGetCString(catalog_value(0, 1, &null)));
-	catalog_end(&scope);
-	if (other)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("subscription \"%s\" has window views of relation \"%s\"", other, get_rel_name(sub->target)),
-				 errdetail("A window view needs a target that one subscription alone writes."),
-				 errhint("Choose another target.")));
-}
-
-/*
- * What window views rest on: the rows that they counted came from there.  A column that
- * has got another name is still theirs.
- */
-void
-refuse_change_below_views(const Subscription *before, const Subscription *sub)
-{
-	bool		same_time = before->event_time == NULL ? sub->event_time == NULL :
-		sub->event_time != NULL && strcmp(before->event_time, sub->event_time) == 0;
-
-	if (before->target != sub->target)
-		refuse_shared_target(sub);
-	if (before->target != sub->target || before->upsert != sub->upsert ||
-		(!same_time && !views_use(sub, sub->event_time)))
-		refuse_window_views(sub, "Its target, mode and event_time stay as they are. Drop the views first (SELECT name FROM kappa.window_views), or subscribe to the topic once more under another name.");
 }

@@ -19,13 +19,4 @@ extern void check_window_expressions(Query *query);
 /* ERROR 0A000 where the rows that are stored may not be those that we decode. */
 extern void check_view_target(const Subscription *sub);
 
-/* ERROR 55006 where the subscription has window views. */
-extern void refuse_window_views(const Subscription *sub, const char *hint);
-
-/* ERROR 55006 where window views count the rows of another subscription in the target. */
-extern void refuse_shared_target(const Subscription *sub);
-
-/* ERROR 55006 where its window views rest on what differs. */
-extern void refuse_change_below_views(const Subscription *before, const Subscription *sub);
-
 #endif

@@ -1,6 +1,6 @@
 /*
  * window_control.c
- *		Window views found, locked and dropped.
+ *		Window views found, locked and dropped, and what cannot change below them.
  *
  * Whoever changes a view holds the subscription's lock exclusively and raises its
  * generation: no batch in flight sees half of it.
@@ -24,10 +24,7 @@
 #include "arguments.h"
 #include "catalog.h"
 #include "subscription.h"
-#include "window_batch.h"
-#include "window_check.h"
 #include "window_control.h"
-#include "window_query.h"
 #include "window_view.h"
 
 PG_FUNCTION_INFO_V1(kappa_drop_window_view);
@@ -189,4 +186,82 @@ kappa_drop_window_view(PG_FUNCTION_ARGS)
 	drop_view(id);
 	touch_subscription(subscription);
 	PG_RETURN_VOID();
+}
+
+/* ---------------------------------------------------------------- changes of the subscription */
+
+void
+refuse_window_views(const Subscription *sub, const char *hint)
+{
+	int			n = list_length(window_view_ids(sub->id));
+
+	if (n > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("subscription \"%s\" has window views", sub->name),
+				 errdetail_plural("%d window view is filled by it.", "%d window views are filled by it.", n, n),
+				 errhint("%s", hint)));
+}
+
+/* Is that column (NULL: none) the one that the windows of all its views are taken from? */
+static bool
+views_use(const Subscription *sub, const char *column)
+{
+	AttrNumber	attno = column ? get_attnum(sub->target, column) : InvalidAttrNumber;
+	ListCell   *lc;
+
+	foreach(lc, window_view_ids(sub->id))
+	{
+		WindowView *view = load_window_view(lfirst_int(lc));
+		Var		   *time;
+		bool		same;
+
+		if (view == NULL)
+			continue;			/* dropped by hand */
+		time = (Var *) linitial_node(TargetEntry, view->input->targetList)->expr;
+		same = IsA(time, Var) && time->varattno == attno;
+		free_window_view(view);
+		if (!same)
+			return false;
+	}
+	return true;
+}
+
+void
+refuse_shared_target(const Subscription *sub)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_OID(sub->target), CATALOG_INT4(sub->id)};
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *other = NULL;
+	bool		null;
+
+	catalog_begin(&scope);
+	if (catalog_execute("SELECT s.name FROM kappa.subscription s JOIN kappa.window_view v ON v.subscription = s.id "
+						"WHERE s.target = $1 AND s.id <> $2 LIMIT 1", lengthof(args), args) == 1)
+		other = MemoryContextStrdup(caller, TextDatumGetCString(catalog_value(0, 1, &null)));
+	catalog_end(&scope);
+	if (other)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("subscription \"%s\" has window views of relation \"%s\"", other, get_rel_name(sub->target)),
+				 errdetail("A window view needs a target that one subscription alone writes."),
+				 errhint("Choose another target.")));
+}
+
+/*
+ * What window views rest on: the rows that they counted came from there.  A column that
+ * has got another name is still theirs.
+ */
+void
+refuse_change_below_views(const Subscription *before, const Subscription *sub)
+{
+	bool		same_time = before->event_time == NULL ? sub->event_time == NULL :
+		sub->event_time != NULL && strcmp(before->event_time, sub->event_time) == 0;
+
+	if (before->target != sub->target)
+		refuse_shared_target(sub);
+	if (before->target != sub->target || before->upsert != sub->upsert ||
+		(!same_time && !views_use(sub, sub->event_time)))
+		refuse_window_views(sub, "Its target, mode and event_time stay as they are. Drop the views first (SELECT name FROM kappa.window_views), or subscribe to the topic once more under another name.");
 }

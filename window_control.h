@@ -33,4 +33,13 @@ extern int	pin_search_path(void);
 /* A statement with the caller's rights. */
 extern void execute_as_caller(const char *sql);
 
+/* ERROR 55006 where the subscription has window views. */
+extern void refuse_window_views(const Subscription *sub, const char *hint);
+
+/* ERROR 55006 where window views count the rows of another subscription in the target. */
+extern void refuse_shared_target(const Subscription *sub);
+
+/* ERROR 55006 where its window views rest on what differs. */
+extern void refuse_change_below_views(const Subscription *before, const Subscription *sub);
+
 #endif

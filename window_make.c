@@ -331,7 +331,6 @@ replace_view(WindowView *view, Subscription *sub, char *text)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("window view %s is filled by subscription \"%s\", its query would be by \"%s\"",
 						view->name, sub->name, query->sub->name)));
-	check_view_target(sub);
 	new.lateness->time = view->lateness;
 	define_state(query, &new, next_view_id(), view->owner);
 	check_columns(view, query, &new);
@@ -373,11 +372,12 @@ kappa_rebuild(PG_FUNCTION_ARGS)
 {
 	int32		subscription;
 	WindowView *view = control_window_view(text_argument(fcinfo, 0, "name"), "kappa.rebuild()", &subscription);
+	Subscription *sub = subscription_by_id(subscription, false);
 	int64		rows;
 
 	check_isolation("kappa.rebuild()");
-	rows = PG_ARGISNULL(1) ? refill_view(view) :
-		replace_view(view, subscription_by_id(subscription, false), text_argument(fcinfo, 1, "query"));
+	check_view_target(sub);
+	rows = PG_ARGISNULL(1) ? refill_view(view) : replace_view(view, sub, text_argument(fcinfo, 1, "query"));
 	free_window_view(view);
 	touch_subscription(subscription);
 	PG_RETURN_INT64(rows);

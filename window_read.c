@@ -33,7 +33,6 @@
 #include "target_table.h"
 #include "window_batch.h"
 #include "window_grid.h"
-#include "window_check.h"
 #include "window_control.h"
 
 #define ESTIMATE_TOLERANCE	"0.02"
