@@ -21,6 +21,8 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
 #include "parser/parsetree.h"
+#include "pgstat.h"
+#include "postmaster/autovacuum.h"
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -301,6 +303,56 @@ flatten_groups(Query *query)
 	query->rtable = list_truncate(query->rtable, list_length(query->rtable) - 1);
 	query->hasGroupRTE = false;
 #endif
+}
+
+/* What autovacuum compares with its thresholds */
+typedef struct TableCounters
+{
+	int64		dead;
+	int64		inserted;		/* since the last vacuum */
+	int64		modified;		/* since the last analyze */
+} TableCounters;
+
+static inline TableCounters
+table_counters(const PgStat_StatTabEntry *entry)
+{
+	TableCounters counters;
+
+#if PG_VERSION_NUM >= 160000
+	counters.dead = entry->dead_tuples;
+	counters.inserted = entry->ins_since_vacuum;
+	counters.modified = entry->mod_since_analyze;
+#else
+	counters.dead = entry->n_dead_tuples;
+	counters.inserted = entry->inserts_since_vacuum;
+	counters.modified = entry->changes_since_analyze;
+#endif
+	return counters;
+}
+
+/* Since 18 the threshold of dead rows has an upper bound, -1 for none. */
+static inline float4
+cap_vacuum_threshold(float4 threshold, const AutoVacOpts *options)
+{
+#if PG_VERSION_NUM >= 180000
+	int			cap = options && options->vacuum_max_threshold >= -1 ?
+		options->vacuum_max_threshold : autovacuum_vac_max_thresh;
+
+	if (cap >= 0 && threshold > (float4) cap)
+		return (float4) cap;
+#endif
+	return threshold;
+}
+
+/* Since 18 the threshold of inserts grows with the pages that are not all-frozen only. */
+static inline float4
+unfrozen_share(Form_pg_class form)
+{
+#if PG_VERSION_NUM >= 180000
+	if (form->relpages > 0 && form->reltuples > 0)
+		return 1 - (float4) Min(form->relallfrozen, form->relpages) / form->relpages;
+#endif
+	return 1;
 }
 
 #endif

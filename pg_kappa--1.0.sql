@@ -1167,6 +1167,567 @@ GRANT SELECT ON kappa.window_views, kappa.stat_window_view, kappa.late_rows TO P
 -- Vacuum, freezing, visibility (vacuum.c)
 ----------------------------------------------------------------------------
 -- == section vacuum ==
+-- Members of pg_monitor alone; who is refused reads what to ask for (a view checks
+-- EXECUTE of its functions as the caller, so the check stands inside).
+CREATE FUNCTION kappa.require_monitor()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'kappa_require_monitor'
+LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION kappa.require_monitor() IS 'Internal: true, or an error with a hint for who is not a member of pg_monitor';
+
+CREATE FUNCTION kappa.autovacuum_state(
+	OUT relation oid,
+	OUT main oid,
+	OUT inherited boolean,
+	OUT place integer,
+	OUT enabled boolean,
+	OUT active boolean,
+	OUT dead bigint,
+	OUT dead_threshold double precision,
+	OUT dead_due boolean,
+	OUT ins bigint,
+	OUT ins_threshold double precision,
+	OUT ins_due boolean,
+	OUT mods bigint,
+	OUT analyze_threshold double precision,
+	OUT analyze_due boolean,
+	OUT xid_age bigint,
+	OUT freeze_max_age integer,
+	OUT xid_forced boolean,
+	OUT xid_score double precision,
+	OUT mxid_age bigint,
+	OUT multixact_freeze_max_age integer,
+	OUT mxid_forced boolean,
+	OUT mxid_score double precision,
+	OUT freeze_min_age integer,
+	OUT freeze_table_age integer,
+	OUT failsafe_age integer,
+	OUT multixact_freeze_min_age integer,
+	OUT multixact_freeze_table_age integer,
+	OUT multixact_failsafe_age integer)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'kappa_autovacuum_state'
+LANGUAGE C VOLATILE STRICT ROWS 500;
+COMMENT ON FUNCTION kappa.autovacuum_state() IS 'Internal: the numbers by which autovacuum decides, a row for each table that it looks at; read them through kappa.vacuum_forecast and kappa.freeze_status';
+
+-- The one place where rates come from: the history fills it in.
+CREATE FUNCTION kappa.table_rate(relation regclass,
+	OUT dead_per_s double precision,
+	OUT ins_per_s double precision,
+	OUT mods_per_s double precision,
+	OUT xids_per_s double precision,
+	OUT due_since timestamptz,
+	OUT measured interval)
+RETURNS SETOF record
+LANGUAGE sql STABLE ROWS 1
+BEGIN ATOMIC
+	SELECT NULL::double precision, NULL::double precision, NULL::double precision,
+	       NULL::double precision, NULL::timestamptz, NULL::interval;
+END;
+COMMENT ON FUNCTION kappa.table_rate(regclass) IS 'Rows that die, are inserted and are modified a second in a table, transaction ids that the server uses a second, since when autovacuum has something to do there, and over what time that was measured; NULLs: no history';
+
+CREATE VIEW kappa.vacuum_blockers WITH (security_barrier) AS
+WITH holder AS (
+	-- Vacuum itself and logical decoding do not hold rows back (a slot does that for the latter), and
+	-- a statement outside a transaction only sees itself.
+	SELECT 'backend'::text AS kind, a.pid::text AS id, a.pid, a.datname::text AS database, a.xact_start AS since,
+	       CASE WHEN pg_catalog.age(a.backend_xid) >= pg_catalog.age(a.backend_xmin) OR a.backend_xmin IS NULL
+	            THEN a.backend_xid ELSE a.backend_xmin END AS xmin,
+	       CASE WHEN a.datname IS NULL OR a.datname = pg_catalog.current_database() THEN 'tables' ELSE 'shared catalogs' END AS scope,
+	       a.state, a.usename::text AS who, NULL::boolean AS active
+	  FROM pg_catalog.pg_stat_activity a
+	 WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
+	   AND a.backend_type <> 'walsender'
+	   AND a.pid NOT IN (SELECT v.pid FROM pg_catalog.pg_stat_progress_vacuum v)
+	   AND (a.pid <> pg_catalog.pg_backend_pid()
+	        OR a.xact_start < pg_catalog.statement_timestamp()
+	           AND (a.backend_xid IS NOT NULL OR pg_catalog.current_setting('transaction_isolation') <> 'read committed'))
+	UNION ALL
+	SELECT 'prepared transaction', p.gid, NULL, p.database::text, p.prepared, p.transaction,
+	       CASE WHEN p.database = pg_catalog.current_database() THEN 'tables' ELSE 'shared catalogs' END, NULL, p.owner::text, NULL
+	  FROM pg_catalog.pg_prepared_xacts p
+	UNION ALL
+	SELECT 'replication slot', s.slot_name::text, s.active_pid, s.database::text,
+	       (pg_catalog.to_jsonb(s) ->> 'inactive_since')::timestamptz, s.xmin, 'tables', NULL, NULL, s.active
+	  FROM pg_catalog.pg_replication_slots s
+	 WHERE s.xmin IS NOT NULL
+	UNION ALL
+	SELECT 'replication slot', s.slot_name::text, s.active_pid, s.database::text,
+	       (pg_catalog.to_jsonb(s) ->> 'inactive_since')::timestamptz, s.catalog_xmin, 'catalogs', NULL, NULL, s.active
+	  FROM pg_catalog.pg_replication_slots s
+	 WHERE s.xmin IS NULL AND s.catalog_xmin IS NOT NULL
+	UNION ALL
+	SELECT 'standby', COALESCE(NULLIF(r.application_name, ''), r.pid::text), r.pid, NULL, NULL, r.backend_xmin, 'tables', NULL,
+	       r.usename::text, true
+	  FROM pg_catalog.pg_stat_replication r
+	 WHERE r.backend_xmin IS NOT NULL
+	   AND NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots s WHERE s.active_pid = r.pid)
+), aged AS (
+	SELECT h.*, pg_catalog.age(h.xmin)::bigint AS xmin_age,
+	       pg_catalog.now() - h.since AS held,
+	       pg_catalog.age(h.xmin) = pg_catalog.max(pg_catalog.age(h.xmin)) FILTER (WHERE h.scope = 'tables') OVER () AS oldest
+	  FROM holder h
+), judged AS (
+	SELECT a.*,
+	       CASE WHEN a.xmin_age > 100000000 OR a.held > interval '1 hour' THEN 'critical'
+	            WHEN a.xmin_age > 1000000 OR a.held > interval '5 minutes' THEN 'warn'
+	            ELSE 'ok' END AS level,
+	       CASE WHEN a.scope = 'tables' AND a.oldest AND a.since IS NOT NULL AND NOT pg_catalog.pg_is_in_recovery()
+	            THEN (SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_stat_get_dead_tuples(c.oid)), 0)::bigint
+	                    FROM pg_catalog.pg_class c
+	                   WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
+	                     AND GREATEST(pg_catalog.pg_stat_get_last_vacuum_time(c.oid),
+	                                  pg_catalog.pg_stat_get_last_autovacuum_time(c.oid)) >= a.since)
+	       END AS dead_held
+	  FROM aged a
+)
+SELECT j.kind, j.id, j.pid, j.database, j.scope, j.xmin, j.xmin_age, j.since, j.dead_held,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'unknown'
+            WHEN j.scope <> 'shared catalogs' OR j.level = 'ok' THEN j.level
+            ELSE 'info' END AS severity,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'unknown: vacuum runs on the primary, which learns of this only with hot_standby_feedback; '
+            ELSE '' END
+       || CASE j.kind
+            WHEN 'backend' THEN pg_catalog.format('Session %s of %s (%s) has had a snapshot or transaction id for %s',
+                 j.pid, COALESCE(j.who, 'the server'), COALESCE(j.state, 'background process'),
+                 COALESCE(pg_catalog.date_trunc('second', j.held)::text, 'an unknown time'))
+            WHEN 'prepared transaction' THEN pg_catalog.format('Transaction %L of %s, prepared %s ago, was neither committed nor rolled back',
+                 j.id, j.who, pg_catalog.date_trunc('second', j.held))
+            WHEN 'replication slot' THEN pg_catalog.format('Slot %s (%s) keeps rows%s for its consumer', j.id,
+                 CASE WHEN j.active THEN 'active' ELSE 'inactive' END,
+                 CASE WHEN j.scope = 'catalogs' THEN ' of the system catalogs' ELSE '' END)
+            ELSE pg_catalog.format('Standby %s keeps rows for its queries (hot_standby_feedback)', j.id) END
+       || pg_catalog.format(': vacuum keeps rows deleted in the last %s transactions%s', j.xmin_age,
+            CASE WHEN j.scope = 'shared catalogs'
+                 THEN ', in shared catalogs only (it is in another database)' ELSE '' END)
+       || CASE WHEN j.dead_held > 0 THEN pg_catalog.format(', %s dead rows so far', j.dead_held) ELSE '' END AS reason,
+       CASE j.kind
+            WHEN 'backend' THEN pg_catalog.format(
+                 CASE WHEN j.state = 'active' THEN 'SELECT pg_catalog.pg_cancel_backend(%s);' ELSE 'SELECT pg_catalog.pg_terminate_backend(%s);' END, j.pid)
+            WHEN 'prepared transaction' THEN pg_catalog.format('ROLLBACK PREPARED %L;', j.id)
+                 || CASE WHEN j.scope = 'tables' THEN '' ELSE pg_catalog.format(' -- in database %I', j.database) END
+            WHEN 'replication slot' THEN CASE WHEN j.active
+                 THEN 'ALTER SYSTEM SET hot_standby_feedback = off; -- on the standby, or let its consumer read on'
+                 ELSE pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L); -- if its consumer is gone for good', j.id) END
+            ELSE 'ALTER SYSTEM SET hot_standby_feedback = off; -- on the standby, then SELECT pg_reload_conf()' END AS advice,
+       'high'::text AS confidence,
+       NULL::interval AS inputs_age
+  FROM judged j
+ WHERE kappa.require_monitor();
+
+COMMENT ON VIEW kappa.vacuum_blockers IS 'Who keeps vacuum from removing dead rows: open transactions, prepared ones, replication slots, standbys';
+COMMENT ON COLUMN kappa.vacuum_blockers.kind IS 'backend, prepared transaction, replication slot or standby';
+COMMENT ON COLUMN kappa.vacuum_blockers.id IS 'Process id, global identifier, slot name or application_name';
+COMMENT ON COLUMN kappa.vacuum_blockers.pid IS 'Process that holds it, as in pg_stat_activity; NULL: none does';
+COMMENT ON COLUMN kappa.vacuum_blockers.database IS 'Database; NULL: all';
+COMMENT ON COLUMN kappa.vacuum_blockers.scope IS 'What it keeps of this database: tables (everything), catalogs (a logical slot), shared catalogs (a transaction in another database)';
+COMMENT ON COLUMN kappa.vacuum_blockers.xmin IS 'Rows that this transaction or a later one has deleted are kept';
+COMMENT ON COLUMN kappa.vacuum_blockers.xmin_age IS 'Transaction ids used since';
+COMMENT ON COLUMN kappa.vacuum_blockers.since IS 'When the transaction began or was prepared, or the slot became inactive (from 17 on); NULL: unknown';
+COMMENT ON COLUMN kappa.vacuum_blockers.dead_held IS 'Dead rows in this database''s tables that were vacuumed since; NULL: another row is older, or it is unknown';
+COMMENT ON COLUMN kappa.vacuum_blockers.severity IS 'ok, info (shared catalogs only), warn (over 5 minutes or 1,000,000 transaction ids), critical (over 1 hour or 100,000,000), unknown (in recovery)';
+COMMENT ON COLUMN kappa.vacuum_blockers.reason IS 'Who, since when, and what is kept';
+COMMENT ON COLUMN kappa.vacuum_blockers.advice IS 'SQL that ends it';
+COMMENT ON COLUMN kappa.vacuum_blockers.confidence IS 'How sure this is: high';
+COMMENT ON COLUMN kappa.vacuum_blockers.inputs_age IS 'NULL: read live';
+
+CREATE VIEW kappa.vacuum_forecast AS
+WITH blocker AS (
+	SELECT b.* FROM kappa.vacuum_blockers b
+	 WHERE b.scope = 'tables'
+	 ORDER BY b.xmin_age DESC LIMIT 1
+), setting AS (
+	SELECT pg_catalog.current_setting('autovacuum_naptime')::interval AS naptime,
+	       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'autovacuum worker')
+	         >= pg_catalog.current_setting('autovacuum_max_workers')::bigint AS busy
+), state AS (
+	SELECT s.*, c.relname, n.nspname,
+	       COALESCE(mn.nspname, n.nspname) AS main_nspname, COALESCE(m.relname, c.relname) AS main_relname,
+	       COALESCE(s.dead_due OR s.ins_due, false) AS rows_due,
+	       s.xid_forced OR s.mxid_forced AS forced,
+	       s.dead / GREATEST(s.dead_threshold, 1::double precision) AS dead_score,
+	       s.ins / GREATEST(s.ins_threshold, 1::double precision) * CASE WHEN s.ins_threshold IS NULL THEN 0 ELSE 1 END AS ins_score,
+	       s.mods / GREATEST(s.analyze_threshold, 1::double precision) AS mods_score,
+	       GREATEST(pg_catalog.pg_stat_get_last_vacuum_time(s.relation), pg_catalog.pg_stat_get_last_autovacuum_time(s.relation)) AS vacuumed,
+	       GREATEST(pg_catalog.pg_stat_get_last_analyze_time(s.relation), pg_catalog.pg_stat_get_last_autoanalyze_time(s.relation)) AS analyzed
+	  FROM kappa.autovacuum_state() s
+	  JOIN pg_catalog.pg_class c ON c.oid = s.relation
+	  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	  LEFT JOIN pg_catalog.pg_class m ON m.oid = s.main
+	  LEFT JOIN pg_catalog.pg_namespace mn ON mn.oid = m.relnamespace
+), decided AS (
+	SELECT s.*,
+	       s.forced OR s.enabled AND s.rows_due AS vacuum_due,
+	       s.enabled AND COALESCE(s.analyze_due, false) AS analyze_now,
+	       GREATEST(s.xid_score, s.mxid_score, s.dead_score, s.ins_score, s.mods_score) AS score,
+	       GREATEST(s.dead_score, s.ins_score) AS rows_score,
+	       r.dead_per_s, r.xids_per_s, r.due_since,
+	       LEAST(CASE WHEN r.dead_per_s > 0 THEN GREATEST(s.dead_threshold - s.dead, 0) / r.dead_per_s END,
+	             CASE WHEN r.ins_per_s > 0 THEN GREATEST(s.ins_threshold - s.ins, 0) / r.ins_per_s END,
+	             CASE WHEN r.mods_per_s > 0 THEN GREATEST(s.analyze_threshold - s.mods, 0) / r.mods_per_s END,
+	             CASE WHEN r.xids_per_s > 0 THEN GREATEST(s.freeze_max_age - s.xid_age, 0) / r.xids_per_s END) AS wait_s,
+	       -- vacuum has run in the blocker's time, and still there is more than the threshold
+	       b.kind IS NOT NULL AND s.dead_due AND (s.vacuumed >= b.since OR b.since IS NULL AND s.vacuumed > pg_catalog.now() - 5 * t.naptime) AS blocked,
+	       b.reason AS blocked_by, b.advice AS unblock, b.severity AS blocker_severity,
+	       t.naptime, t.busy,
+	       pg_catalog.format('%I.%I', s.nspname, s.relname) AS name,
+	       pg_catalog.format('%I.%I', s.main_nspname, s.main_relname) AS main_name,
+	       CASE WHEN s.main IS NOT NULL AND NOT s.inherited THEN 'toast.' ELSE '' END AS prefix
+	  FROM state s
+	 CROSS JOIN setting t
+	  LEFT JOIN LATERAL kappa.table_rate(s.relation::regclass) r ON true
+	  LEFT JOIN blocker b ON true
+), judged AS (
+	SELECT d.*,
+	       d.vacuum_due OR d.analyze_now AS due,
+	       CASE WHEN pg_catalog.pg_is_in_recovery() OR d.dead IS NULL AND NOT d.forced THEN 'unknown'
+	            WHEN d.blocked THEN CASE WHEN d.blocker_severity IN ('critical', 'warn') THEN d.blocker_severity
+                                      WHEN d.rows_score >= 3 THEN 'warn' ELSE 'info' END
+	            WHEN NOT d.enabled OR NOT d.active THEN
+	                 CASE WHEN d.rows_score >= 3 AND (d.rows_due OR d.analyze_due) THEN 'critical'
+	                      WHEN d.rows_due OR d.analyze_due THEN 'warn'
+	                      WHEN d.forced THEN 'info' ELSE 'ok' END
+	            WHEN NOT (d.vacuum_due OR d.analyze_now) THEN 'ok'
+	            WHEN d.due_since < pg_catalog.now() - 2 * d.naptime THEN CASE WHEN d.rows_score >= 3 THEN 'critical' ELSE 'warn' END
+	            WHEN d.due_since IS NULL AND d.rows_score >= 3 AND d.busy THEN 'warn'
+	            ELSE 'info' END AS severity,
+	       pg_catalog.concat_ws(', ',
+	            CASE WHEN d.dead_due THEN pg_catalog.format('%s dead rows are more than %s', d.dead, pg_catalog.round(d.dead_threshold)) END,
+	            CASE WHEN d.ins_due THEN pg_catalog.format('%s rows inserted since the last vacuum are more than %s', d.ins, pg_catalog.round(d.ins_threshold)) END,
+	            CASE WHEN d.analyze_due THEN pg_catalog.format('%s rows modified since the last analyze are more than %s', d.mods, pg_catalog.round(d.analyze_threshold)) END,
+	            CASE WHEN d.xid_forced THEN pg_catalog.format('age %s is more than %s', d.xid_age, d.freeze_max_age) END,
+	            CASE WHEN d.mxid_forced THEN pg_catalog.format('multixact age %s is more than %s', d.mxid_age, d.multixact_freeze_max_age) END) AS causes
+	  FROM decided d
+)
+SELECT j.relation::regclass AS rel,
+       j.score, j.xid_score, j.mxid_score,
+       j.dead_score AS vacuum_score, j.ins_score AS vacuum_insert_score, j.mods_score AS analyze_score,
+       j.forced OR j.vacuum_due AND j.active AS do_vacuum,
+       j.analyze_now AND j.active AS do_analyze,
+       j.forced AS for_wraparound,
+       j.dead, j.dead_threshold, j.ins, j.ins_threshold, j.mods, j.analyze_threshold,
+       j.dead_per_s AS rate,
+       CASE WHEN j.enabled AND j.active AND j.wait_s < 1e9 THEN pg_catalog.make_interval(secs => j.wait_s) + j.naptime END AS eta,
+       CASE WHEN j.due THEN pg_catalog.row_number() OVER (PARTITION BY j.due ORDER BY j.place) END::integer AS queue_pos,
+       j.due,
+       j.severity,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'unknown: in recovery; autovacuum and its counters are the primary''s'
+            WHEN j.dead IS NULL AND NOT j.forced THEN 'unknown: no statistics entry; autovacuum passes the table by until something changes in it'
+            ELSE
+       CASE WHEN j.blocked THEN pg_catalog.format('%s, although vacuum ran at %s: %s', j.causes, pg_catalog.date_trunc('second', j.vacuumed), j.blocked_by)
+            WHEN j.causes <> '' AND NOT j.enabled AND NOT j.forced THEN pg_catalog.format('Autovacuum is disabled for this table (autovacuum_enabled), and %s', j.causes)
+            WHEN j.causes <> '' AND NOT j.active AND NOT j.forced THEN pg_catalog.format('Autovacuum is off (autovacuum or track_counts), and %s', j.causes)
+            WHEN j.causes <> '' THEN pg_catalog.format('Due, %s: %s', CASE WHEN j.busy THEN 'all autovacuum workers are busy' ELSE pg_catalog.format('a worker comes each %s', pg_catalog.current_setting('autovacuum_naptime')) END, j.causes)
+            WHEN NOT j.enabled THEN 'Autovacuum is disabled for this table (autovacuum_enabled); no threshold is passed'
+            ELSE pg_catalog.format('Not due: %s of %s dead rows, %s of %s inserted, %s of %s modified', j.dead, pg_catalog.round(j.dead_threshold),
+                 j.ins, COALESCE(pg_catalog.round(j.ins_threshold)::text, 'any number'), COALESCE(j.mods::text, '-'), COALESCE(pg_catalog.round(j.analyze_threshold)::text, '-')) END
+       || CASE WHEN j.dead_per_s IS NULL THEN '; rate and eta unknown: no history' ELSE '' END END AS reason,
+       CASE WHEN j.severity IN ('ok', 'unknown') OR pg_catalog.pg_is_in_recovery() THEN NULL
+            WHEN j.blocked THEN j.unblock
+            ELSE CASE WHEN j.rows_due OR j.forced THEN pg_catalog.format(CASE WHEN j.analyze_due THEN 'VACUUM (ANALYZE) %s;' ELSE 'VACUUM %s;' END, j.name)
+                      ELSE pg_catalog.format('ANALYZE %s;', j.name) END
+                 || CASE WHEN NOT j.enabled THEN pg_catalog.format(' ALTER TABLE %s RESET (%sautovacuum_enabled);', j.main_name, j.prefix)
+                         WHEN NOT j.active THEN ' ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_catalog.pg_reload_conf();'
+                         ELSE '' END END AS advice,
+       CASE WHEN j.severity = 'unknown' THEN NULL
+            -- float4 has 24 bits
+            WHEN j.due AND j.enabled AND j.active AND j.dead_per_s IS NULL THEN 'medium'
+            WHEN GREATEST(j.dead, j.ins, j.mods) > 16777216 OR GREATEST(j.dead_threshold, j.ins_threshold, j.analyze_threshold) > 16777216 THEN 'medium'
+            ELSE 'high' END AS confidence,
+       pg_catalog.now() - GREATEST(j.vacuumed, j.analyzed) AS inputs_age
+  FROM judged j
+UNION ALL
+-- Partitioned tables hold no rows and have no counters.
+SELECT c.oid::regclass, NULL, NULL, NULL, NULL, NULL, NULL, false, false, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false,
+       CASE WHEN p.stale THEN 'info' ELSE 'ok' END,
+       CASE WHEN p.stale THEN 'Autovacuum never analyzes a partitioned table, and nobody has: the planner knows nothing of it as a whole'
+            ELSE 'Autovacuum never vacuums or analyzes a partitioned table; its partitions have rows of their own here' END,
+       CASE WHEN p.stale THEN pg_catalog.format('ANALYZE %I.%I;', n.nspname, c.relname) END,
+       'high', pg_catalog.now() - pg_catalog.pg_stat_get_last_analyze_time(c.oid)
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL (SELECT c.reltuples < 0 AND EXISTS (
+	SELECT FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid
+	 WHERE t.isleaf AND l.relpages > 0) AS stale) p
+ WHERE c.relkind = 'p' AND c.relpersistence <> 't' AND kappa.require_monitor();
+
+COMMENT ON VIEW kappa.vacuum_forecast IS 'What autovacuum would decide now, for each table of this database and each TOAST table, by its own arithmetic; columns that PostgreSQL 19''s pg_stat_autovacuum_scores has mean the same';
+COMMENT ON COLUMN kappa.vacuum_forecast.rel IS 'Table, materialized view, TOAST table or partitioned table';
+COMMENT ON COLUMN kappa.vacuum_forecast.score IS 'The greatest of the five that follow; from 1 on there is something to do';
+COMMENT ON COLUMN kappa.vacuum_forecast.xid_score IS 'Age of relfrozenxid / autovacuum_freeze_max_age; rises steeply past the failsafe age';
+COMMENT ON COLUMN kappa.vacuum_forecast.mxid_score IS 'The same of relminmxid';
+COMMENT ON COLUMN kappa.vacuum_forecast.vacuum_score IS 'dead / dead_threshold';
+COMMENT ON COLUMN kappa.vacuum_forecast.vacuum_insert_score IS 'ins / ins_threshold; 0 where the threshold is off';
+COMMENT ON COLUMN kappa.vacuum_forecast.analyze_score IS 'mods / analyze_threshold; NULL for TOAST tables';
+COMMENT ON COLUMN kappa.vacuum_forecast.do_vacuum IS 'Whether autovacuum, as it is set now, would vacuum the table';
+COMMENT ON COLUMN kappa.vacuum_forecast.do_analyze IS 'Whether autovacuum, as it is set now, would analyze it';
+COMMENT ON COLUMN kappa.vacuum_forecast.for_wraparound IS 'Whether its age forces a vacuum, even where autovacuum is off';
+COMMENT ON COLUMN kappa.vacuum_forecast.dead IS 'Dead rows as counted (n_dead_tup)';
+COMMENT ON COLUMN kappa.vacuum_forecast.dead_threshold IS 'More dead rows than this start a vacuum';
+COMMENT ON COLUMN kappa.vacuum_forecast.ins IS 'Rows inserted since the last vacuum';
+COMMENT ON COLUMN kappa.vacuum_forecast.ins_threshold IS 'More inserted rows than this start a vacuum; NULL: switched off';
+COMMENT ON COLUMN kappa.vacuum_forecast.mods IS 'Rows modified since the last analyze; NULL: never analyzed by autovacuum (TOAST)';
+COMMENT ON COLUMN kappa.vacuum_forecast.analyze_threshold IS 'More modified rows than this start an analyze';
+COMMENT ON COLUMN kappa.vacuum_forecast.rate IS 'Dead rows more a second; NULL: no history';
+COMMENT ON COLUMN kappa.vacuum_forecast.eta IS 'Time until autovacuum comes, at most, when nobody stands before the table: to the threshold at the present rates, and autovacuum_naptime; NULL: unknown';
+COMMENT ON COLUMN kappa.vacuum_forecast.queue_pos IS 'Place among the tables that are due, in the order in which a worker takes them; NULL: not due';
+COMMENT ON COLUMN kappa.vacuum_forecast.due IS 'Whether a threshold or age limit is passed and the table''s own autovacuum_enabled lets it count; the global setting makes no difference';
+COMMENT ON COLUMN kappa.vacuum_forecast.severity IS 'ok, info (due), warn (due for more than two autovacuum_naptime; three times the threshold with all workers busy, or held back; disabled or off with something to do), critical (three times the threshold and waiting, disabled or off; held back by a critical blocker), unknown';
+COMMENT ON COLUMN kappa.vacuum_forecast.reason IS 'Which threshold, with the numbers; why nothing comes';
+COMMENT ON COLUMN kappa.vacuum_forecast.advice IS 'SQL to copy; NULL: nothing is to do';
+COMMENT ON COLUMN kappa.vacuum_forecast.confidence IS 'high; medium above 16,777,216 rows, where the server''s own arithmetic rounds, and for a table that is due while nobody has measured for how long';
+COMMENT ON COLUMN kappa.vacuum_forecast.inputs_age IS 'Time since the table''s row count was last measured, by vacuum or analyze; NULL: never';
+
+CREATE VIEW kappa.freeze_status AS
+WITH blocker AS (
+	SELECT b.* FROM kappa.vacuum_blockers b
+	 WHERE b.scope = 'tables'
+	 ORDER BY b.xmin_age DESC LIMIT 1
+), setting AS (
+	SELECT pg_catalog.current_setting('autovacuum_freeze_max_age')::integer AS freeze_max_age,
+	       pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::integer AS multixact_freeze_max_age,
+	       pg_catalog.current_setting('vacuum_failsafe_age')::integer AS failsafe_age,
+	       pg_catalog.current_setting('vacuum_multixact_failsafe_age')::integer AS multixact_failsafe_age
+), subject AS (
+	SELECT 'table'::text AS kind, s.relation::regclass AS rel, pg_catalog.current_database()::text AS database,
+	       s.xid_age AS age, s.mxid_age, s.freeze_max_age, s.multixact_freeze_max_age,
+	       s.xid_forced OR s.mxid_forced AS forced,
+	       s.xid_age >= s.freeze_table_age OR s.mxid_age >= s.multixact_freeze_table_age AS aggressive,
+	       s.xid_age > s.failsafe_age OR s.mxid_age > s.multixact_failsafe_age AS failsafe,
+	       s.freeze_min_age, s.freeze_table_age, s.multixact_freeze_min_age, s.multixact_freeze_table_age,
+	       s.freeze_min_age >= s.freeze_max_age OR s.freeze_table_age > s.freeze_max_age AS xid_trap,
+	       s.multixact_freeze_min_age >= s.multixact_freeze_max_age
+	         OR s.multixact_freeze_table_age > s.multixact_freeze_max_age AS mxid_trap,
+	       pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
+	       pg_catalog.format('%I.%I', COALESCE(mn.nspname, n.nspname), COALESCE(m.relname, c.relname)) AS main_name,
+	       CASE WHEN s.main IS NOT NULL AND NOT s.inherited THEN 'toast.' ELSE '' END AS prefix
+	  FROM kappa.autovacuum_state() s
+	  JOIN pg_catalog.pg_class c ON c.oid = s.relation
+	  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	  LEFT JOIN pg_catalog.pg_class m ON m.oid = s.main
+	  LEFT JOIN pg_catalog.pg_namespace mn ON mn.oid = m.relnamespace
+	UNION ALL
+	SELECT 'database', NULL, d.datname::text,
+	       pg_catalog.age(d.datfrozenxid), pg_catalog.mxid_age(d.datminmxid), t.freeze_max_age, t.multixact_freeze_max_age,
+	       pg_catalog.age(d.datfrozenxid) > t.freeze_max_age OR pg_catalog.mxid_age(d.datminmxid) > t.multixact_freeze_max_age,
+	       NULL,
+	       pg_catalog.age(d.datfrozenxid) > GREATEST(t.failsafe_age, pg_catalog.trunc(t.freeze_max_age * 1.05))
+	         OR pg_catalog.mxid_age(d.datminmxid) > GREATEST(t.multixact_failsafe_age, pg_catalog.trunc(t.multixact_freeze_max_age * 1.05)),
+	       NULL, NULL, NULL, NULL, false, false, NULL, NULL, NULL
+	  FROM pg_catalog.pg_database d CROSS JOIN setting t
+), judged AS (
+	SELECT s.*, b.advice AS unblock, b.reason AS blocked_by,
+	       2147483647 - 3000000 - s.age AS stop_in,
+	       2147483647 - 3000000 - s.mxid_age AS mxid_stop_in,
+	       s.xid_trap OR s.mxid_trap AS loop_trap,
+	       s.forced AND b.xmin_age >= s.freeze_max_age AND s.database = pg_catalog.current_database() AS blocked,
+	       r.xids_per_s,
+	       s.age >= 1000000000 OR s.mxid_age >= 1000000000 OR s.failsafe AS is_critical,
+	       s.age >= 500000000 OR s.mxid_age >= 500000000 AS is_warn
+	  FROM subject s
+	  LEFT JOIN LATERAL kappa.table_rate(s.rel) r ON true
+	  LEFT JOIN blocker b ON true
+)
+SELECT j.kind, j.rel, j.database, j.age, j.mxid_age, j.freeze_max_age, j.multixact_freeze_max_age,
+       j.forced, j.aggressive, j.failsafe, j.stop_in, j.mxid_stop_in,
+       CASE WHEN j.xids_per_s > 0 AND j.stop_in / j.xids_per_s < 1e9 THEN pg_catalog.make_interval(secs => j.stop_in / j.xids_per_s) END AS eta,
+       j.loop_trap,
+       CASE WHEN j.is_critical THEN 'critical'
+            WHEN j.is_warn OR j.forced AND (j.loop_trap OR j.blocked) THEN 'warn'
+            WHEN j.forced OR j.loop_trap THEN 'info'
+            ELSE 'ok' END AS severity,
+       CASE WHEN j.xid_trap THEN pg_catalog.format(
+                 'Endless vacuum: at age %s (limit %s) a vacuum is forced at every autovacuum_naptime, but it %s; the age cannot fall', j.age, j.freeze_max_age,
+                 CASE WHEN j.freeze_min_age >= j.freeze_max_age THEN pg_catalog.format('freezes only rows older than %s (freeze_min_age)', j.freeze_min_age)
+                      ELSE pg_catalog.format('passes over all-visible pages until age %s (freeze_table_age)', j.freeze_table_age) END)
+            WHEN j.mxid_trap THEN pg_catalog.format(
+                 'Endless vacuum: at multixact age %s (limit %s) a vacuum is forced at every autovacuum_naptime, but it %s; the age cannot fall', j.mxid_age, j.multixact_freeze_max_age,
+                 CASE WHEN j.multixact_freeze_min_age >= j.multixact_freeze_max_age
+                      THEN pg_catalog.format('replaces only multixacts older than %s (multixact_freeze_min_age)', j.multixact_freeze_min_age)
+                      ELSE pg_catalog.format('passes over all-visible pages until age %s (multixact_freeze_table_age)', j.multixact_freeze_table_age) END)
+            ELSE pg_catalog.format('Age %s, limit %s; multixact age %s, limit %s; %s transaction ids until the server takes no more%s',
+                 j.age, j.freeze_max_age, j.mxid_age, j.multixact_freeze_max_age, j.stop_in,
+                 CASE WHEN j.failsafe THEN '; past the failsafe age: vacuum leaves the indexes out'
+                      WHEN j.blocked THEN '; a vacuum is forced and cannot lower the age. ' || j.blocked_by
+                      WHEN j.forced THEN '; a vacuum is forced'
+                      ELSE '' END) END
+       || CASE WHEN j.xids_per_s IS NULL THEN '; eta unknown: no history' ELSE '' END AS reason,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL
+            WHEN j.xid_trap THEN pg_catalog.format('ALTER TABLE %s SET (%sautovacuum_freeze_min_age = %s, %sautovacuum_freeze_table_age = %s);',
+                 j.main_name, j.prefix, j.freeze_max_age / 2, j.prefix, pg_catalog.trunc(j.freeze_max_age * 0.95))
+            WHEN j.mxid_trap THEN pg_catalog.format('ALTER TABLE %s SET (%sautovacuum_multixact_freeze_min_age = %s, %sautovacuum_multixact_freeze_table_age = %s);',
+                 j.main_name, j.prefix, j.multixact_freeze_max_age / 2, j.prefix, pg_catalog.trunc(j.multixact_freeze_max_age * 0.95))
+            WHEN j.blocked THEN j.unblock
+            WHEN NOT (j.forced OR j.is_warn OR j.is_critical) THEN NULL
+            WHEN j.kind = 'table' THEN pg_catalog.format('VACUUM (FREEZE) %s;', j.name)
+            ELSE pg_catalog.format('VACUUM (FREEZE); -- in database %I', j.database) END AS advice,
+       'high'::text AS confidence,
+       NULL::interval AS inputs_age
+  FROM judged j;
+
+COMMENT ON VIEW kappa.freeze_status IS 'How far each table and database is from a forced vacuum and from the end of transaction ids, and whether a forced vacuum can end at all';
+COMMENT ON COLUMN kappa.freeze_status.kind IS 'table or database';
+COMMENT ON COLUMN kappa.freeze_status.rel IS 'Table, materialized view or TOAST table; NULL in a row of a database';
+COMMENT ON COLUMN kappa.freeze_status.database IS 'Database';
+COMMENT ON COLUMN kappa.freeze_status.age IS 'Transaction ids used since relfrozenxid (datfrozenxid)';
+COMMENT ON COLUMN kappa.freeze_status.mxid_age IS 'Multixacts used since relminmxid (datminmxid)';
+COMMENT ON COLUMN kappa.freeze_status.freeze_max_age IS 'Limit: above this age a vacuum is forced; the lesser of the table''s option and the setting';
+COMMENT ON COLUMN kappa.freeze_status.multixact_freeze_max_age IS 'The same for multixacts; less than the setting when their members run short';
+COMMENT ON COLUMN kappa.freeze_status.forced IS 'Whether a limit is passed: autovacuum vacuums to prevent wraparound, even where it is off';
+COMMENT ON COLUMN kappa.freeze_status.aggressive IS 'Whether an autovacuum now would read every page that is not all-frozen';
+COMMENT ON COLUMN kappa.freeze_status.failsafe IS 'Whether vacuum would leave the indexes out to be done sooner';
+COMMENT ON COLUMN kappa.freeze_status.stop_in IS 'Transaction ids until the server assigns no more: 2^31 - 3,000,001 - age';
+COMMENT ON COLUMN kappa.freeze_status.mxid_stop_in IS 'The same for multixacts';
+COMMENT ON COLUMN kappa.freeze_status.eta IS 'Time until then at the present rate; NULL: no history';
+COMMENT ON COLUMN kappa.freeze_status.loop_trap IS 'Whether the table''s options force a vacuum that cannot lower the age, at every autovacuum_naptime anew';
+COMMENT ON COLUMN kappa.freeze_status.severity IS 'ok, info (forced, or trap set), warn (age from 500,000,000 on; forced and trapped or held back), critical (from 1,000,000,000 on, or failsafe)';
+COMMENT ON COLUMN kappa.freeze_status.reason IS 'Ages and limits, and why the age does not fall';
+COMMENT ON COLUMN kappa.freeze_status.advice IS 'SQL to copy; NULL: nothing is to do';
+COMMENT ON COLUMN kappa.freeze_status.confidence IS 'How sure this is: high';
+COMMENT ON COLUMN kappa.freeze_status.inputs_age IS 'NULL: read live';
+
+CREATE FUNCTION kappa.visibility_maps(relations oid[], exact boolean,
+	OUT relation oid,
+	OUT pages bigint,
+	OUT all_visible bigint,
+	OUT all_frozen bigint,
+	OUT map_pages bigint,
+	OUT map_read bigint,
+	OUT problem text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'kappa_visibility_maps'
+LANGUAGE C VOLATILE STRICT ROWS 500;
+COMMENT ON FUNCTION kappa.visibility_maps(oid[], boolean) IS 'Internal: bits of visibility maps, counted; read them through kappa.visibility_status';
+
+CREATE FUNCTION kappa.visibility_status(rel regclass DEFAULT NULL, exact boolean DEFAULT false)
+RETURNS TABLE (rel regclass, pages bigint, all_visible bigint, all_visible_pct double precision,
+	all_frozen bigint, all_frozen_pct double precision,
+	severity text, reason text, advice text, confidence text, inputs_age interval)
+LANGUAGE sql VOLATILE ROWS 500
+BEGIN ATOMIC
+	SELECT m.relation::regclass, m.pages, m.all_visible, v.visible_pct, m.all_frozen, v.frozen_pct,
+	       CASE WHEN m.problem IS NOT NULL THEN 'unknown' WHEN v.low THEN 'info' ELSE 'ok' END,
+	       CASE WHEN m.problem IS NOT NULL THEN 'unknown: ' || m.problem
+	            WHEN m.pages = 0 THEN 'Empty'
+	            ELSE pg_catalog.format('%s of %s pages (%s %%) are all-visible, %s (%s %%) all-frozen%s%s', m.all_visible, m.pages, pg_catalog.round(v.visible_pct::numeric, 1),
+	                 m.all_frozen, pg_catalog.round(v.frozen_pct::numeric, 1),
+	                 CASE WHEN m.map_read < m.map_pages THEN pg_catalog.format(', estimated from %s of %s pages of the map', m.map_read, m.map_pages) ELSE '' END,
+	                 CASE WHEN v.low THEN '; index-only scans read the other pages, and autovacuum does not come for them' ELSE '' END) END,
+	       CASE WHEN v.low AND NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.format('VACUUM %I.%I;', n.nspname, c.relname) END,
+	       CASE WHEN m.problem IS NOT NULL THEN NULL WHEN m.map_read < m.map_pages THEN 'medium' ELSE 'high' END,
+	       NULL::interval
+	  FROM kappa.visibility_maps(
+	           CASE WHEN visibility_status.rel IS NOT NULL THEN ARRAY[visibility_status.rel::oid]
+	                ELSE ARRAY(SELECT t.oid FROM pg_catalog.pg_class t
+	                            WHERE t.relkind IN ('r', 'm', 't')
+	                              AND (t.relpersistence <> 't' OR t.relnamespace = pg_catalog.pg_my_temp_schema())
+	                            ORDER BY t.relpages DESC, t.oid) END,
+	           COALESCE(visibility_status.exact, false)) m
+	  LEFT JOIN pg_catalog.pg_class c ON c.oid = m.relation
+	  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	 CROSS JOIN LATERAL (SELECT 100.0 * m.all_visible / NULLIF(m.pages, 0) AS visible_pct,
+	                            100.0 * m.all_frozen / NULLIF(m.pages, 0) AS frozen_pct) p
+	 CROSS JOIN LATERAL (SELECT p.visible_pct::double precision, p.frozen_pct::double precision,
+	           -- small tables are read as a whole; a table that nobody reads by an index has no such scans
+	           COALESCE(m.pages >= 8 AND p.visible_pct < 80
+	                    AND EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = m.relation AND pg_catalog.pg_stat_get_numscans(i.indexrelid) > 0), false) AS low) v;
+END;
+COMMENT ON FUNCTION kappa.visibility_status(regclass, boolean) IS 'Pages of a table, or of all of them, that are all-visible and all-frozen, counted in the visibility map alone; exact: read a map of more than 256 pages as a whole';
+
+CREATE VIEW kappa.visibility_status AS
+SELECT v.rel, v.pages, v.all_visible, v.all_visible_pct, v.all_frozen, v.all_frozen_pct,
+       v.severity, v.reason, v.advice, v.confidence, v.inputs_age
+  FROM kappa.visibility_status(NULL::regclass, false) v;
+COMMENT ON VIEW kappa.visibility_status IS 'Share of pages that are all-visible and all-frozen, for each table of this database; reads visibility maps, no table';
+COMMENT ON COLUMN kappa.visibility_status.rel IS 'Table, materialized view or TOAST table';
+COMMENT ON COLUMN kappa.visibility_status.pages IS 'Pages of the table';
+COMMENT ON COLUMN kappa.visibility_status.all_visible IS 'Pages whose rows everybody sees: index-only scans do not read them';
+COMMENT ON COLUMN kappa.visibility_status.all_visible_pct IS 'Percent of the pages';
+COMMENT ON COLUMN kappa.visibility_status.all_frozen IS 'Pages that no vacuum has to read any more until they change';
+COMMENT ON COLUMN kappa.visibility_status.all_frozen_pct IS 'Percent of the pages';
+COMMENT ON COLUMN kappa.visibility_status.severity IS 'ok, info (less than 80 percent all-visible in a table of 8 pages or more whose indexes are used), unknown';
+COMMENT ON COLUMN kappa.visibility_status.reason IS 'The numbers in a sentence, or why there are none';
+COMMENT ON COLUMN kappa.visibility_status.advice IS 'SQL to copy; NULL: nothing is to do';
+COMMENT ON COLUMN kappa.visibility_status.confidence IS 'high; medium when a large map was sampled';
+COMMENT ON COLUMN kappa.visibility_status.inputs_age IS 'NULL: read live';
+
+CREATE FUNCTION kappa.heap_versions(rel regclass, block bigint, pages integer,
+	OUT blkno bigint,
+	OUT lp integer,
+	OUT state text,
+	OUT xmin xid,
+	OUT xmax xid,
+	OUT ctid tid,
+	OUT chain_len integer,
+	OUT kept_for xid,
+	OUT problem text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'kappa_heap_versions'
+LANGUAGE C VOLATILE ROWS 100;
+COMMENT ON FUNCTION kappa.heap_versions(regclass, bigint, integer) IS 'Internal: line pointers and row versions of pages; read them through kappa.mvcc_versions';
+
+CREATE FUNCTION kappa.require_scan()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'kappa_require_scan'
+LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION kappa.require_scan() IS 'Internal: true, or an error with a hint for who is not a member of pg_stat_scan_tables';
+
+CREATE FUNCTION kappa.mvcc_versions(rel regclass, blk bigint DEFAULT NULL, pages integer DEFAULT 16)
+RETURNS TABLE (blkno bigint, lp integer, state text, xmin xid, xmax xid, ctid tid, chain_len integer,
+	severity text, reason text, advice text, confidence text, inputs_age interval)
+LANGUAGE plpgsql VOLATILE ROWS 500
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	holders kappa.vacuum_blockers[] := '{}';
+	sees_holders boolean := pg_has_role('pg_monitor', 'USAGE');
+	name text;
+	scopes text[];
+BEGIN
+	PERFORM kappa.require_scan();
+	-- before the pages are read: who holds a version must not be gone from the list before it is kept no more
+	IF sees_holders THEN
+		SELECT COALESCE(array_agg(b ORDER BY b.xmin_age DESC), '{}') INTO holders FROM kappa.vacuum_blockers b;
+	END IF;
+	SELECT format('%I.%I', n.nspname, c.relname),
+	       CASE WHEN c.relisshared THEN ARRAY['tables', 'catalogs', 'shared catalogs']
+	            WHEN c.oid < 16384 THEN ARRAY['tables', 'catalogs'] ELSE ARRAY['tables'] END
+	  INTO name, scopes
+	  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = mvcc_versions.rel;
+	RETURN QUERY
+	SELECT v.blkno, v.lp, v.state, v.xmin, v.xmax, v.ctid, v.chain_len,
+	       CASE WHEN v.problem IS NOT NULL THEN 'unknown' WHEN v.kept_for IS NOT NULL THEN 'info' ELSE 'ok' END,
+	       CASE WHEN v.problem IS NOT NULL THEN 'unknown: ' || v.problem
+	            WHEN v.kept_for IS NOT NULL THEN format('Dead since transaction %s, kept: ', v.kept_for)
+	                 || CASE WHEN pg_is_in_recovery() THEN 'only vacuum on the primary removes it'
+	                         WHEN h.reason IS NOT NULL THEN h.reason
+	                         WHEN NOT sees_holders THEN 'a snapshot that is older; members of pg_monitor see whose'
+	                         WHEN COALESCE(current_setting('vacuum_defer_cleanup_age', true), '0') <> '0' THEN 'vacuum_defer_cleanup_age is set'
+	                         ELSE 'only this statement, or a snapshot that has just ended, is older; the next vacuum removes it' END
+	            ELSE CASE v.state
+	                 WHEN 'live' THEN 'The version that new snapshots see'
+	                 WHEN 'dead' THEN 'Nobody sees it any more; the next vacuum, or a reader of the page, removes it'
+	                 WHEN 'redirect' THEN 'Index entries lead here; the first version that is left stands where it points to'
+	                 WHEN 'dead pointer' THEN 'The row is removed; index entries still lead here until a vacuum of the indexes'
+	                 WHEN 'unused' THEN 'Free for a new row'
+	                 WHEN 'insert in progress' THEN 'Its transaction has not ended'
+	                 ELSE 'The transaction that deletes or updates it has not ended' END END,
+	       CASE WHEN pg_is_in_recovery() THEN NULL
+	            WHEN v.kept_for IS NOT NULL THEN CASE WHEN h.advice IS NOT NULL OR NOT sees_holders THEN h.advice ELSE format('VACUUM %s;', name) END
+	            WHEN v.state IN ('dead', 'dead pointer') THEN format('VACUUM %s;', name) END,
+	       CASE WHEN v.problem IS NULL THEN 'high' END,
+	       NULL::interval
+	  FROM kappa.heap_versions(mvcc_versions.rel, mvcc_versions.blk, mvcc_versions.pages) v
+	  LEFT JOIN LATERAL (
+		SELECT b.reason, b.advice FROM unnest(holders) WITH ORDINALITY b
+		 WHERE b.scope = ANY (scopes) AND b.xmin_age >= age(v.kept_for)
+		 ORDER BY b.ordinality LIMIT 1) h ON v.kept_for IS NOT NULL;
+END;
+$$;
+COMMENT ON FUNCTION kappa.mvcc_versions(regclass, bigint, integer) IS 'Line pointers and row versions of block blk, or of a number of pages from all over the table: state, chain of versions, and who keeps a dead one';
+
+GRANT SELECT ON kappa.vacuum_blockers, kappa.vacuum_forecast, kappa.freeze_status, kappa.visibility_status TO PUBLIC;
 -- == end vacuum ==
 
 ----------------------------------------------------------------------------
