@@ -1228,8 +1228,8 @@ COMMENT ON FUNCTION kappa.table_rate(regclass) IS 'Rows that die, are inserted a
 
 CREATE VIEW kappa.vacuum_blockers WITH (security_barrier) AS
 WITH holder AS (
-	-- Vacuum itself and logical decoding do not hold rows back (a slot does that for the latter), and
-	-- a statement outside a transaction only sees itself.
+	-- Vacuum itself and logical decoding do not hold rows back (a slot does that for the latter), a parallel
+	-- worker has its leader's snapshot, and a statement outside a transaction only sees itself.
 	SELECT 'backend'::text AS kind, a.pid::text AS id, a.pid, a.datname::text AS database, a.xact_start AS since,
 	       CASE WHEN pg_catalog.age(a.backend_xid) >= pg_catalog.age(a.backend_xmin) OR a.backend_xmin IS NULL
 	            THEN a.backend_xid ELSE a.backend_xmin END AS xmin,
@@ -1237,7 +1237,7 @@ WITH holder AS (
 	       a.state, a.usename::text AS who, NULL::boolean AS active
 	  FROM pg_catalog.pg_stat_activity a
 	 WHERE (a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
-	   AND a.backend_type <> 'walsender'
+	   AND a.backend_type NOT IN ('walsender', 'parallel worker')
 	   AND a.pid NOT IN (SELECT v.pid FROM pg_catalog.pg_stat_progress_vacuum v)
 	   AND (a.pid <> pg_catalog.pg_backend_pid()
 	        OR a.xact_start < pg_catalog.statement_timestamp()

@@ -285,13 +285,16 @@ $log = -s $node->logfile;
 settings(autovacuum => 'off');
 burn(200);
 # even where autovacuum is off the server starts a worker for a database in danger; this one is not
+is(freeze('forced', 'aggressive') . freeze('trapped', 'aggressive'), 'tf', 'in the trap a vacuum would not be aggressive');
 is(freeze('forced', 'forced, severity') . ' ' . forecast("'forced'::regclass", 'do_vacuum, for_wraparound, xid_score > 1'), 't|info t|t|t', 'above the limit it is forced');
 settings(autovacuum => 'on');
 becomes("SELECT autovacuum_count > 0 FROM pg_stat_user_tables WHERE relname = 'forced'", 't', 'and a vacuum comes');
 is(freeze('forced', 'forced, age < 1000'), 'f|t', 'which lowers the age');
-ok(poll_until(30, sub { slurp_file($node->logfile, $log) =~ /vacuum to prevent wraparound of table "postgres\.public\.forced"/ }), 'to prevent wraparound, the server says');
+ok(poll_until(30, sub { slurp_file($node->logfile, $log) =~ /automatic aggressive vacuum to prevent wraparound of table "postgres\.public\.forced"/ }),
+	'aggressive and to prevent wraparound, the server says');
 
 becomes("SELECT autovacuum_count > 2 FROM pg_stat_user_tables WHERE relname = 'trapped'", 't', 'in the trap vacuum comes again and again');
+like(slurp_file($node->logfile, $log), qr/automatic vacuum to prevent wraparound of table "postgres\.public\.trapped"/, 'and is not aggressive');
 like(freeze('trapped', 'forced, loop_trap, age > 100000, severity, reason'),
 	qr/^t\|t\|t\|warn\|Endless vacuum: at age \d+ \(limit 100000\) .* freezes only rows older than 50000000/, 'and the age does not fall');
 my $advice = freeze('trapped', 'advice');
@@ -301,6 +304,17 @@ becomes("SELECT forced, loop_trap, age < 50001, severity FROM kappa.freeze_statu
 my $runs = sql("SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'trapped'");
 passes();
 is(sql("SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'trapped'"), $runs, 'and no vacuum comes any more');
+
+# the other kinds of trap: of multixacts, of a TOAST table with options of its own, of one without
+sql("CREATE TABLE mtrap (id int) WITH (autovacuum_multixact_freeze_max_age = 10000);
+	CREATE TABLE \"Toast Trap\" (v text) WITH (toast.autovacuum_freeze_max_age = 100000);
+	CREATE TABLE heir (v text) WITH (autovacuum_freeze_max_age = 100000)");
+my $trapped = "SELECT count(*) FROM kappa.freeze_status WHERE loop_trap";
+is(sql($trapped), 4, 'multixacts, TOAST, and TOAST that inherits');
+like(sql("SELECT advice FROM kappa.freeze_status WHERE rel = (SELECT reltoastrelid FROM pg_class WHERE relname = 'Toast Trap')"),
+	qr/^ALTER TABLE public\."Toast Trap" SET \(toast\.autovacuum_freeze_min_age = 50000, toast\./, "a TOAST table's option is its main table's");
+sql(sql("SELECT string_agg(DISTINCT advice, ' ') FROM kappa.freeze_status WHERE loop_trap"));
+is(sql($trapped), 0, 'the advice ends them all');
 
 my $own = sql("SELECT f.age - age(d.datfrozenxid), f.stop_in + f.age FROM kappa.freeze_status f JOIN pg_database d ON d.datname = f.database
 	WHERE f.kind = 'database' AND f.database = 'postgres'");
@@ -336,6 +350,10 @@ my $row = sql("SELECT kind, pid, scope, dead_held >= 600, severity, advice FROM 
 is($row, "backend|$pid|tables|t|ok|SELECT pg_catalog.pg_terminate_backend($pid);", 'the session that holds them is named');
 like(forecast("'left_over'::regclass", 'severity, reason, advice'),
 	qr/^(info|warn)\|600 dead rows are more than .*, although vacuum ran at .*: Session $pid .*\|SELECT pg_catalog\.pg_terminate_backend\($pid\);$/, 'the forecast names it');
+burn(100001 - freeze('forced', 'age')) if freeze('forced', 'age') < 100001;
+burn(100001 - sql('SELECT xmin_age FROM kappa.vacuum_blockers')) if sql('SELECT xmin_age FROM kappa.vacuum_blockers') < 100001;
+like(freeze('forced', 'forced, severity, reason, advice'),
+	qr/^t\|warn\|.*a vacuum is forced and cannot lower the age\. Session $pid .*\|SELECT pg_catalog\.pg_terminate_backend\($pid\);$/, 'a forced vacuum that it makes useless');
 sql('SELECT pg_catalog.pg_terminate_backend(' . $pid . ')');
 becomes('SELECT count(*) FROM kappa.vacuum_blockers', 0, 'ended by the advice, it is gone');
 eval { $holder->quit };
@@ -366,6 +384,28 @@ is(sql("SELECT kind, id, scope, advice LIKE 'SELECT pg_catalog.pg_drop_replicati
 	'replication slot|forgotten|catalogs|t', 'a slot that keeps rows of the catalogs');
 sql(sql('SELECT advice FROM kappa.vacuum_blockers'));
 is(sql('SELECT count(*) FROM kappa.vacuum_blockers'), 0, 'dropped by the advice, it is gone');
+
+# ------------------------------------------------------------ the failsafe
+
+# A prepared transaction keeps its lock over a restart: so the vacuum that is forced then waits for us.
+sql('CREATE TABLE failing (id int); INSERT INTO failing VALUES (1)');
+burn(10000);
+sql('CREATE TABLE safe (id int); INSERT INTO safe VALUES (1)');
+burn(96000);
+sql("BEGIN; LOCK TABLE failing, safe IN SHARE UPDATE EXCLUSIVE MODE; INSERT INTO held VALUES (4, 4); PREPARE TRANSACTION 'wait'");
+settings(autovacuum_freeze_max_age => 100000, vacuum_failsafe_age => 0);
+$node->restart;
+is(sql("SELECT age > 105000, forced, failsafe, severity, advice FROM kappa.freeze_status WHERE rel = 'failing'::regclass"), 't|t|t|critical|VACUUM (FREEZE) public.failing;',
+	'5 percent past autovacuum_freeze_max_age is the failsafe');
+is(freeze('safe', 'failsafe'), 'f', 'a younger table is not there yet');
+cmp_ok(forecast("'failing'::regclass", 'xid_score'), '>', 1.05, 'its score');
+$log = -s $node->logfile;
+sql("ROLLBACK PREPARED 'wait'");
+ok(poll_until(60, sub { slurp_file($node->logfile, $log) =~ /bypassing nonessential maintenance of table "postgres\.public\.failing" as a failsafe/ }), 'vacuum says so too');
+unlike(slurp_file($node->logfile, $log), qr/bypassing nonessential maintenance of table "postgres\.public\.safe"/, 'and not of the other');
+sql('ALTER SYSTEM RESET autovacuum_freeze_max_age; ALTER SYSTEM RESET vacuum_failsafe_age');
+$node->restart;
+sql('VACUUM (FREEZE)');
 
 # ------------------------------------------------------------ the visibility map
 
