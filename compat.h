@@ -349,7 +349,7 @@ static inline float4
 unfrozen_share(Form_pg_class form)
 {
 #if PG_VERSION_NUM >= 180000
-	if (form->relpages > 0 && form->reltuples > 0)
+	if (form->relpages > 0 && form->relallfrozen > 0)
 		return 1 - (float4) Min(form->relallfrozen, form->relpages) / form->relpages;
 #endif
 	return 1;

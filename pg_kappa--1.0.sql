@@ -1226,6 +1226,18 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION kappa.table_rate(regclass) IS 'Rows that die, are inserted and are modified a second in a table, transaction ids that the server uses a second, since when autovacuum has something to do there, and over what time that was measured; NULLs: no history';
 
+-- A function, for in the view the planner would take it as costly enough for the JIT compiler.
+CREATE FUNCTION kappa.dead_since(since timestamptz)
+RETURNS bigint
+LANGUAGE sql STABLE COST 1000
+BEGIN ATOMIC
+	SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_stat_get_dead_tuples(c.oid)), 0)::bigint
+	  FROM pg_catalog.pg_class c
+	 WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
+	   AND GREATEST(pg_catalog.pg_stat_get_last_vacuum_time(c.oid), pg_catalog.pg_stat_get_last_autovacuum_time(c.oid)) >= since;
+END;
+COMMENT ON FUNCTION kappa.dead_since(timestamptz) IS 'Internal: dead rows of the tables that were vacuumed since; read it through kappa.vacuum_blockers';
+
 CREATE VIEW kappa.vacuum_blockers WITH (security_barrier) AS
 WITH holder AS (
 	-- Vacuum itself and logical decoding do not hold rows back (a slot does that for the latter), a parallel
@@ -1273,12 +1285,7 @@ WITH holder AS (
 	            WHEN a.xmin_age > 1000000 OR a.held > interval '5 minutes' THEN 'warn'
 	            ELSE 'ok' END AS level,
 	       CASE WHEN a.scope = 'tables' AND a.oldest AND a.since IS NOT NULL AND NOT pg_catalog.pg_is_in_recovery()
-	            THEN (SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_stat_get_dead_tuples(c.oid)), 0)::bigint
-	                    FROM pg_catalog.pg_class c
-	                   WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
-	                     AND GREATEST(pg_catalog.pg_stat_get_last_vacuum_time(c.oid),
-	                                  pg_catalog.pg_stat_get_last_autovacuum_time(c.oid)) >= a.since)
-	       END AS dead_held
+	            THEN kappa.dead_since(a.since) END AS dead_held
 	  FROM aged a
 )
 SELECT j.kind, j.id, j.pid, j.database, j.scope, j.xmin, j.xmin_age, j.since, j.dead_held,

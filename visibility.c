@@ -205,14 +205,15 @@ kappa_visibility_maps(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		values[0] = relations[i];
 		rel = open_heap(DatumGetObjectId(relations[i]), &problem);
-		if (rel && left == 0)
-			problem = psprintf("the %d pages of visibility maps that one call reads were used up by larger tables",
-							   MAX_CALL_PAGES);
-		else if (rel)
+		if (rel)
 		{
 			count_map(rel, exact ? PG_INT64_MAX : Min(left, MAX_PAGES), values);
 			left -= DatumGetInt64(values[5]);
-			memset(nulls, false, 6);
+			if (DatumGetInt64(values[4]) > 0 && DatumGetInt64(values[5]) == 0)
+				problem = psprintf("the %d pages of visibility maps that one call reads were used up by larger tables",
+								   MAX_CALL_PAGES);
+			else
+				memset(nulls, false, 6);
 		}
 		if (rel)
 			relation_close(rel, AccessShareLock);
