@@ -70,7 +70,7 @@ my %cases = (
 	dead_default => [ '', 'dead', 50 + 0.2 * 1000 ],
 	dead_options => [ 'autovacuum_vacuum_threshold = 10, autovacuum_vacuum_scale_factor = 0.01', 'dead', 20 ],
 	dead_no_scale => [ 'autovacuum_vacuum_threshold = 7, autovacuum_vacuum_scale_factor = 0', 'dead', 7 ],
-	'odd "name"' => [ 'autovacuum_vacuum_threshold = 11, autovacuum_vacuum_scale_factor = 0', 'dead', 11 ],
+	'Odd name' => [ 'autovacuum_vacuum_threshold = 11, autovacuum_vacuum_scale_factor = 0', 'dead', 11 ],
 	ins_default => [ '', 'ins', 1000 + 0.2 * 1000 ],
 	ins_options => [ 'autovacuum_vacuum_insert_threshold = 5, autovacuum_vacuum_insert_scale_factor = 0.001', 'ins', 6 ],
 	analyze_options => [ 'autovacuum_analyze_threshold = 10, autovacuum_analyze_scale_factor = 0.05', 'mods', 60 ],
@@ -84,7 +84,7 @@ my %never = (disabled => 1, ins_off => 1);
 my @names = sort keys %cases;
 
 # As a literal of type regclass, and the relation whose counters are meant
-sub rel { return "'\"" . ($_[0] =~ s/"/""/gr) . "\"'::regclass"; }
+sub rel { return "'\"$_[0]\"'::regclass"; }
 sub counted { return $cases{ $_[0] }[1] eq 'toast' ? '(SELECT reltoastrelid FROM pg_class WHERE oid = ' . rel($_[0]) . ')' : rel($_[0]); }
 
 # Tables with random options and random work: nothing is expected of them but that we agree with the server
@@ -111,7 +111,7 @@ sub make_tables
 
 	for my $name (@names)
 	{
-		my $table = '"' . ($name =~ s/"/""/gr) . '"';
+		my $table = qq("$name");
 		my $with = $cases{$name}[0] ? "WITH ($cases{$name}[0])" : '';
 
 		if ($cases{$name}[1] eq 'toast')
@@ -132,7 +132,7 @@ sub make_tables
 	}
 	sql(join ';', @make);
 	# in a session of its own: rows inserted before a VACUUM of the same session count after it
-	sql(join '', map { "VACUUM (ANALYZE) \"" . ($_ =~ s/"/""/gr) . "\";" } @names, @random, 'sentinel');
+	sql(join '', map { qq(VACUUM (ANALYZE) "$_";) } @names, @random, 'sentinel');
 }
 
 # So many rows more of what the case counts; rows from one place on, for nothing scans pages
@@ -143,7 +143,7 @@ sub work
 {
 	my ($name, $rows) = @_;
 	my $from = $done{$name} // 0;
-	my $table = '"' . ($name =~ s/"/""/gr) . '"';
+	my $table = qq("$name");
 
 	$done{$name} = $from + $rows;
 	return "INSERT INTO $table (id) SELECT generate_series(1, $rows);" if $cases{$name}[1] =~ /ins|mods/;
@@ -152,8 +152,7 @@ sub work
 
 make_tables();
 sql('CREATE TABLE place_of (name text, n int, place tid) WITH (autovacuum_enabled = off)');
-sql(join '', map { my $table = '"' . ($_ =~ s/"/""/gr) . '"';
-		"INSERT INTO place_of SELECT '$_', id, ctid FROM $table;" } @names);
+sql(join '', map { qq(INSERT INTO place_of SELECT '$_', id, ctid FROM "$_";) } @names);
 
 # As many as may be
 sql(join '', map { work($_, $cases{$_}[2]) } @names);
@@ -203,9 +202,11 @@ my @ours = split /\n/, sql("SELECT concat_ws('|', c.relname, f.dead, round(f.dea
 		COALESCE(f.mods, f.dead * 0), COALESCE(round(f.analyze_threshold), -1),
 		f.vacuum_score > 1 OR f.vacuum_insert_score > 1, f.analyze_score > 1)
 	FROM kappa.vacuum_forecast f JOIN pg_class c ON c.oid = f.rel
-	WHERE f.dead IS NOT NULL AND c.oid >= 16384 AND c.relname ~ '^(random|dead|ins|toast|analyze|pg_toast_|odd)' ORDER BY c.relname");
+	WHERE f.dead IS NOT NULL AND c.oid >= 16384 AND c.relname ~ '^(random|dead|ins|toast|analyze|pg_toast_|Odd)' ORDER BY c.relname");
 my %predicted = map { split /\|/, $_ } split /\n/, sql("SELECT c.relname, f.due AND (f.vacuum_score > 1 OR f.vacuum_insert_score > 1), f.due AND f.analyze_score > 1
 	FROM kappa.vacuum_forecast f JOIN pg_class c ON c.oid = f.rel WHERE c.relname LIKE 'random%'") =~ s/\|([tf])\|([tf])/|$1$2/gr;
+my @queue = split /\n/, sql("SELECT n.nspname || '.' || c.relname FROM kappa.vacuum_forecast f JOIN pg_class c ON c.oid = f.rel
+	JOIN pg_namespace n ON n.oid = c.relnamespace WHERE f.due ORDER BY f.queue_pos");
 my $log = -s $node->logfile;
 
 settings(log_min_messages => 'debug3', autovacuum => 'on');
@@ -240,6 +241,12 @@ becomes('SELECT count(*) FROM (' . join(' UNION ALL ', map {
 			my $function = $cases{$_}[1] eq 'mods' ? 'autoanalyze' : 'autovacuum';
 			"SELECT pg_stat_get_${function}_count(" . counted($_) . ') AS n' } @due) . ') c WHERE n > 0', scalar(@due), 'with one more autovacuum comes');
 passes();
+my (%nth, @order) = map { $_ => 1 } @queue;
+for my $name (slurp_file($node->logfile, $log) =~ /automatic (?:vacuum|analyze) of table "postgres\.([^"]+)"/g)
+{
+	push @order, $name if delete $nth{$name};
+}
+is_deeply(\@order, \@queue, 'it takes them in the order of queue_pos: ' . @queue . ' tables');
 is(came('disabled', 'ins_off'), "disabled 0\nins_off 0", 'for what is disabled it does not');
 my %did = map { split /\|/, $_ } split /\n/, sql("SELECT relname || '|' || left((autovacuum_count > 0)::text, 1) || left((autoanalyze_count > 0)::text, 1)
 	FROM pg_stat_user_tables WHERE relname LIKE 'random%'");
@@ -315,6 +322,23 @@ like(sql("SELECT advice FROM kappa.freeze_status WHERE rel = (SELECT reltoastrel
 	qr/^ALTER TABLE public\."Toast Trap" SET \(toast\.autovacuum_freeze_min_age = 50000, toast\./, "a TOAST table's option is its main table's");
 sql(sql("SELECT string_agg(DISTINCT advice, ' ') FROM kappa.freeze_status WHERE loop_trap"));
 is(sql($trapped), 0, 'the advice ends them all');
+
+# multixacts: two who lock a row at once are one
+sql("CREATE TABLE locked (id int); INSERT INTO locked VALUES (1);
+	CREATE TABLE mforced (id int) WITH (autovacuum_multixact_freeze_max_age = 10000, autovacuum_multixact_freeze_min_age = 0, autovacuum_multixact_freeze_table_age = 0)");
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN; SELECT FROM locked FOR SHARE');
+sub burn_multixacts
+{
+	my ($n) = @_;
+	sql("SET synchronous_commit = off; DO \$\$ BEGIN FOR i IN 1 .. $n LOOP PERFORM FROM locked FOR SHARE; COMMIT; END LOOP; END \$\$");
+}
+burn_multixacts(10000 - 5);
+is(freeze('mforced', 'forced, mxid_age BETWEEN 9990 AND 10000'), 'f|t', 'multixacts below the limit');
+burn_multixacts(10);
+$locker->quit;
+becomes("SELECT autovacuum_count > 0 FROM pg_stat_user_tables WHERE relname = 'mforced'", 't', 'above the limit a vacuum comes');
+is(freeze('mforced', 'forced, mxid_age < 1000'), 'f|t', 'which lowers the multixact age');
 
 my $own = sql("SELECT f.age - age(d.datfrozenxid), f.stop_in + f.age FROM kappa.freeze_status f JOIN pg_database d ON d.datname = f.database
 	WHERE f.kind = 'database' AND f.database = 'postgres'");
