@@ -175,7 +175,10 @@ init_functions(PartialAgg *agg, Form_pg_aggregate form, const Oid *argtypes)
 	}
 	else
 		fmgr_info(form->aggtransfn, &agg->transition);
+	build_aggregate_transfn_expr(&agg->transtype, 1, 0, false, agg->transtype, agg->collation,
+								 form->aggcombinefn, InvalidOid, &call, NULL);
 	fmgr_info(form->aggcombinefn, &agg->combine);
+	fmgr_info_set_expr((Node *) call, &agg->combine);
 	if (agg->serialized)
 	{
 		fmgr_info(form->aggserialfn, &agg->serialize);
@@ -349,7 +352,9 @@ state_of(PartialAgg *agg, Datum partial, Node *call)
 	if (len < TAG_BYTES || tag != agg->tag)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the partial is not one of aggregate %s", format_procedure(agg->aggregate))));
+				 errmsg("the partial is not one of aggregate %s", format_procedure(agg->aggregate)),
+				 errdetail("The aggregate or its state's type may have been renamed."),
+				 errhint("SELECT kappa.rebuild(...) of the window view.")));
 	data += TAG_BYTES;
 	len -= TAG_BYTES;
 	if (agg->transbyval && !agg->serialized)

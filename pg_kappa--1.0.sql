@@ -1088,13 +1088,16 @@ SELECT v.view::text AS name,
        v.retention,
        s.name AS subscription,
        v.batch::text AS batch_form,
-       CASE WHEN v.stop_reason IS NULL THEN 'ok' ELSE 'stopped' END AS status,
-       v.stop_reason AS reason,
+       CASE WHEN v.stop_reason IS NULL AND NOT d.gone THEN 'ok' ELSE 'stopped' END AS status,
+       CASE WHEN d.gone THEN 'its view or its batch form was dropped by hand' ELSE v.stop_reason END AS reason,
        v.stop_since AS since,
-       CASE WHEN v.stop_reason IS NOT NULL
+       CASE WHEN d.gone THEN pg_catalog.format('SELECT kappa.drop_window_view(%L);', v.view::text)
+            WHEN v.stop_reason IS NOT NULL
             THEN pg_catalog.format('SELECT kappa.rebuild(%L);', v.view::text) END AS next_step
   FROM kappa.subscription s
   JOIN kappa.window_view v ON v.subscription = s.id
+ CROSS JOIN LATERAL (SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
+                              WHERE c.oid IN (v.view::oid, v.batch::oid, v.state::oid)) < 3 AS gone) d
  WHERE pg_catalog.pg_has_role(s.owner::oid, 'MEMBER'::text)
     OR pg_catalog.pg_has_role('pg_monitor'::name, 'MEMBER'::text);
 

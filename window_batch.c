@@ -37,18 +37,22 @@
 #define ROW_NUMBER		"kappa_row"
 #define FILL_ROWS		10000	/* fetched at once */
 #define FILL_BYTES		(64 * 1024 * 1024)	/* of groups in memory, then they are stored */
+#define LATE_LINES		100000	/* in memory: a row may be late for thousands of hopping windows */
 #define ROWS_AHEAD		16		/* that are on their way into the processor's cache */
 #define KEPT_SHARE		2		/* of kappa.worker_memory: what a view keeps from batch to batch */
 
 /* ---------------------------------------------------------------- rows as they stand */
 
-/* Is the target all that FROM names? */
+/* Is the target all that FROM names, and the query nothing but expressions on its rows? */
 static bool
 target_alone(const WindowView *view)
 {
-	return list_length(view->input->jointree->fromlist) == 1 &&
-		IsA(linitial(view->input->jointree->fromlist), RangeTblRef) &&
-		list_length(view->input->rtable) == 1 && !view->input->hasSubLinks;
+	const Query *query = view->input;
+
+	return list_length(query->jointree->fromlist) == 1 && IsA(linitial(query->jointree->fromlist), RangeTblRef) &&
+		list_length(query->rtable) == 1 && !query->hasSubLinks && !query->hasAggs && !query->hasWindowFuncs &&
+		!query->hasTargetSRFs && query->groupClause == NIL && query->groupingSets == NIL && query->distinctClause == NIL &&
+		query->havingQual == NULL && query->limitCount == NULL && query->limitOffset == NULL;
 }
 
 typedef struct RowProgram
@@ -121,6 +125,7 @@ fold_columns(WindowView *view, WindowFold *fold, const int *atts, const Row *row
 			}
 		}
 		window_fold_rows(fold, &origins[from], values, nulls, ncolumns, m);
+		window_state_store_late(fold, LATE_LINES);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);
@@ -139,8 +144,11 @@ fold_expressions(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *
 	{
 		TupleTableSlot *columns;
 
-		if (i % 1024 == 0)
+		if (i % FOLD_ROWS == 0)
+		{
 			CHECK_FOR_INTERRUPTS();
+			window_state_store_late(fold, LATE_LINES);
+		}
 		ExecClearTuple(program.row);
 		memcpy(program.row->tts_values, rows[i].values, sizeof(Datum) * desc->natts);
 		memcpy(program.row->tts_isnull, rows[i].nulls, sizeof(bool) * desc->natts);
@@ -176,25 +184,20 @@ static char *
 query_on_rows(const WindowView *view, Relation target)
 {
 	Query	   *query = copyObject(view->input);
-	int			natts = RelationGetDescr(target)->natts;
-	Index		source = 0;
-	RangeTblEntry *rte;
-	ListCell   *lc;
+	TupleDesc	desc = RelationGetDescr(target);
+	RangeTblEntry *rte = rt_fetch(view->source, query->rtable);
 
-	foreach(lc, query->rtable)
-	{
-		rte = lfirst(lc);
-		if (rte->rtekind == RTE_RELATION && rte->relid == RelationGetRelid(target))
-			source = foreach_current_index(lc) + 1;
-	}
-	rte = rt_fetch(source, query->rtable);
 	/* the deparser writes a CTE by its name alone, which is how SPI knows the rows */
 	rte->rtekind = RTE_CTE;
 	rte->ctename = ROWS_RELATION;
+	/* columns as they are named now: what the query was written with may have other names */
 	rte->alias = makeAlias(rte->eref->aliasname, NIL);
+	rte->eref->colnames = NIL;
+	for (int i = 0; i < desc->natts; i++)
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(NameStr(TupleDescAttr(desc, i)->attname))));
 	rte->eref->colnames = lappend(rte->eref->colnames, makeString(ROW_NUMBER));
 	query->targetList = lappend(query->targetList,
-								makeTargetEntry((Expr *) makeVar(source, natts + 1, INT4OID, -1, InvalidOid, 0),
+								makeTargetEntry((Expr *) makeVar(view->source, desc->natts + 1, INT4OID, -1, InvalidOid, 0),
 												list_length(query->targetList) + 1, ROW_NUMBER, false));
 	return pg_get_querydef(query, false);
 }
@@ -277,6 +280,7 @@ fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *ro
 		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
 		detoast(desc, values, nulls);
 		window_fold_rows(fold, &origins[DatumGetInt32(values[desc->natts - 1])], values, nulls, 0, 1);
+		window_state_store_late(fold, LATE_LINES);
 	}
 	SPI_finish();
 }

@@ -24,6 +24,7 @@
 #include "utils/rel.h"
 
 #include "catalog.h"
+#include "target_table.h"
 #include "window_close.h"
 #include "window_fold.h"
 #include "window_state.h"
@@ -176,11 +177,16 @@ close_windows(WindowView *view, TimestampTz final, int workers)
 
 	if (view->shared || workers > 1)
 	{
-		WindowFold *fold = window_fold_begin(view);
+		WindowFold *fold;
+		UserScope	scope;
 
+		/* aggregates, equality and hashes may be his code */
+		user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
+		fold = window_fold_begin(view);
 		read_shared_rows(view, fold, upto);
 		window_state_compact(fold, upto);
 		window_fold_end(fold);
+		user_scope_end(&scope);
 		view->shared = workers > 1 || others_are_open(view, upto);
 	}
 	if (view->retention > 0)

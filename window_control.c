@@ -79,16 +79,16 @@ control_window_view_id(const char *name, const char *function, int32 *subscripti
 {
 	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(name))), NoLock, true);
 	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_OID(relid)};
+	/* where it was dropped by hand its number is all that is left of its name */
+	CatalogArg	args[] = {CATALOG_OID(relid), CATALOG_TEXT(name)};
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *subscription = NULL;
 	int32		id = 0;
 	bool		null;
 
 	catalog_begin(&scope);
-	if (OidIsValid(relid) &&
-		catalog_execute("SELECT v.id, s.name FROM kappa.window_view v JOIN kappa.subscription s ON s.id = v.subscription "
-						"WHERE v.view = $1", 1, args) == 1)
+	if (catalog_execute("SELECT v.id, s.name FROM kappa.window_view v JOIN kappa.subscription s ON s.id = v.subscription "
+						"WHERE v.view = $1 OR v.view::oid::text = $2", lengthof(args), args) == 1)
 	{
 		id = DatumGetInt32(catalog_value(0, 1, &null));
 		subscription = MemoryContextStrdup(caller, TextDatumGetCString(catalog_value(0, 2, &null)));

@@ -563,8 +563,8 @@ window_fold_end(WindowFold *fold)
 static void
 fold_row(WindowFold *fold, const FoldOrigin *origin, uint64 hash, const Datum *values, const bool *nulls)
 {
-	/* a row without a time, or with an infinite one, is in no window */
-	if (nulls[0] || TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(values[0])))
+	/* a row without a time, or of one that no calendar needs, is in no window */
+	if (nulls[0] || DatumGetTimestampTz(values[0]) < WINDOW_FIRST_TIME || DatumGetTimestampTz(values[0]) >= WINDOW_TIMES_END)
 		return;
 	fold->cursor->row_key.values = (Datum *) values + 1;
 	fold->cursor->row_key.nulls = (bool *) nulls + 1;

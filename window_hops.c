@@ -72,6 +72,7 @@ put_windows(HopList *list, TimestampTz pane)
 		Datum		values[2];
 		bool		nulls[2] = {false, false};
 
+		CHECK_FOR_INTERRUPTS();
 		if (window_hop_next(&view->hop, &scan, &start, &end) != WINDOW_OK || start > list->to)
 			return false;
 		if (start <= list->last || start < list->from || end <= view->trimmed_upto)

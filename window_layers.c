@@ -8,7 +8,9 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_node.h"
@@ -165,8 +167,9 @@ window_batch_layer(const WindowQuery *query, const char *late_view, const char *
 		}
 		appendStringInfoString(&sql, " ORDER BY r.ts)");
 	}
-	appendStringInfo(&sql, " AS win, r.* FROM (%s) r WHERE isfinite(r.ts)",
-					 pg_get_querydef(copyObject(query->input), false));
+	appendStringInfo(&sql, " AS win, r.* FROM (%s) r WHERE r.ts >= %s AND r.ts < %s",
+					 pg_get_querydef(copyObject(query->input), false),
+					 timestamptz_literal(WINDOW_FIRST_TIME), timestamptz_literal(WINDOW_TIMES_END));
 	/* a late row is in no session, but in some of its windows */
 	if (late_view && session)
 		appendStringInfo(&sql, " AND%s", not_late(late_view, "r", "r.ts"));
@@ -227,7 +230,9 @@ window_key_list(const WindowQuery *query, const char *prefix)
 bool
 window_key_is_fixed(const WindowQuery *query, int k)
 {
-	return get_typlen(exprType(list_nth(query->keys, k - 1))) > 0;
+	Oid			type = exprType(list_nth(query->keys, k - 1));
+
+	return get_typlen(type) > 0 && OidIsValid(GetDefaultOpClass(type, BTREE_AM_OID));
 }
 
 /* Where the state is read: what the planner makes a search by key of (window_plan.c). */
@@ -397,12 +402,20 @@ window_outputs(const WindowQuery *query, const char *layer, const char *more_col
 	return psprintf("SELECT w.*%s FROM (%s) w", more_columns, pg_get_querydef(outer, false));
 }
 
+/* The view belongs to its owner, who may have put another query in its place. */
 static RangeTblEntry *
 subquery_of(Query *query)
 {
-	RangeTblRef *reference = linitial_node(RangeTblRef, query->jointree->fromlist);
+	RangeTblEntry *rte = NULL;
 
-	return rt_fetch(reference->rtindex, query->rtable);
+	if (query->jointree && list_length(query->jointree->fromlist) == 1 && IsA(linitial(query->jointree->fromlist), RangeTblRef))
+		rte = rt_fetch(linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex, query->rtable);
+	if (rte == NULL || rte->rtekind != RTE_SUBQUERY)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the window view has been replaced by another query"),
+				 errhint("Drop the window view and make it again.")));
+	return rte;
 }
 
 char *

@@ -112,6 +112,12 @@ typedef struct NewView
 	bool		keep;			/* no retention */
 } NewView;
 
+static void
+grant_state(const char *state, Oid reader)
+{
+	catalog_execute(psprintf("GRANT SELECT ON %s TO %s", state, quote_identifier(GetUserNameFromId(reader, false))), 0, NULL);
+}
+
 /* The table for the partials; number: of its name. */
 static void
 define_state(const WindowQuery *query, NewView *new, int32 number, Oid reader)
@@ -125,8 +131,7 @@ define_state(const WindowQuery *query, NewView *new, int32 number, Oid reader)
 							 "first_window timestamptz NOT NULL, key_hash uuid NOT NULL, worker integer NOT NULL%s) "
 							 "WITH (fillfactor = %d)", new->state, window_state_columns(query), STATE_FILLFACTOR), 0, NULL);
 	create_state_indexes(query, new->state);
-	catalog_execute(psprintf("GRANT SELECT ON %s TO %s", new->state,
-							 quote_identifier(GetUserNameFromId(reader, false))), 0, NULL);
+	grant_state(new->state, reader);
 	catalog_end(&scope);
 	AtEOXact_GUC(false, level);
 }
@@ -137,11 +142,12 @@ define_state(const WindowQuery *query, NewView *new, int32 number, Oid reader)
 static char *
 reading_query(const WindowQuery *query, int32 id, const NewView *new)
 {
-	char	   *lateness = DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(new->lateness)));
+	/* a day of the lateness has 24 hours, whatever the reader's time zone */
+	int64		lateness = new->lateness->time + new->lateness->day * USECS_PER_DAY;
 
 	return window_outputs(query, window_state_layer(query, id, new->state),
-						  psprintf(", w.window_end + %s::interval <= (SELECT kappa.final_watermark(%d)) AS is_final",
-								   quote_literal_cstr(lateness), query->sub->id));
+						  psprintf(", w.window_end + '" INT64_FORMAT " microseconds'::interval <= (SELECT kappa.final_watermark(%d)) AS is_final",
+								   lateness, query->sub->id));
 }
 
 static void
@@ -300,6 +306,32 @@ check_columns(const WindowView *view, const WindowQuery *query, const NewView *n
 	table_close(reading, NoLock);
 }
 
+/*
+ * Late rows are listed by partition and offset.  Where a seek has made a stretch of a topic
+ * be read twice, that names two rows, and which of them was late nobody can tell.
+ */
+static void
+check_replays(const WindowView *view)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(view->id), CATALOG_INT4(view->subscription)};
+	bool		twice;
+
+	catalog_begin(&scope);
+	twice = catalog_execute("SELECT FROM kappa.late_row l WHERE l.view = $1 AND (SELECT count(*) FROM "
+							"(SELECT part, start_offset, next_offset FROM kappa.closed_account WHERE subscription = $2 UNION ALL "
+							"SELECT part, start_offset, next_offset FROM kappa.position WHERE subscription = $2) a "
+							"WHERE a.part = l.part AND l.kafka_offset >= a.start_offset AND l.kafka_offset < a.next_offset) > 1 LIMIT 1",
+							lengthof(args), args) > 0;
+	catalog_end(&scope);
+	if (twice)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("window view %s has late rows that were read more than once", view->name),
+				 errdetail("After a seek back partition and offset do not tell which of the copies was late."),
+				 errhint("Drop the window view and make it again: all rows that are there count then.")));
+}
+
 /* The row of kappa.window_view as it will be; what was late for other windows is forgotten. */
 static void
 update_view(const WindowQuery *query, int32 id, const NewView *new, bool same)
@@ -339,7 +371,10 @@ replace_view(WindowView *view, Subscription *sub, char *text)
 	CommandCounterIncrement();
 	changed = load_window_view(view->id);
 	if (same)
+	{
 		require_metadata(changed);
+		check_replays(changed);
+	}
 	rows = window_fill(changed, same);
 	free_window_view(changed);
 	define_reading(query, &new, view->id, true);
@@ -357,9 +392,12 @@ refill_view(WindowView *view)
 	CatalogArg	args[] = {CATALOG_INT4(view->id)};
 
 	require_metadata(view);
+	check_replays(view);
 	/* readers see the old state until we commit */
 	catalog_begin(&scope);
 	catalog_execute(psprintf("DELETE FROM %s", relation_name(view->state)), 0, NULL);
+	/* the view may have got another owner */
+	grant_state(relation_name(view->state), view->owner);
 	catalog_execute("UPDATE kappa.window_view SET stop_reason = NULL, stop_since = NULL WHERE id = $1", 1, args);
 	catalog_end(&scope);
 	CommandCounterIncrement();

@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
@@ -30,6 +31,16 @@ typedef struct WindowSpec
 	TimestampTz origin;
 	char	   *zone;			/* NULL: none */
 } WindowSpec;
+
+/*
+ * Rows of other times are in no window.  The bounds are so far inside the type's that no
+ * window of theirs, up to MAX_WINDOW_YEARS long, crosses them.
+ */
+#define MAX_WINDOW_YEARS	100
+#define WINDOW_FIRST_TIME	(MIN_TIMESTAMP + INT64CONST(150) * 366 * USECS_PER_DAY)
+#define WINDOW_TIMES_END	(END_TIMESTAMP - INT64CONST(150) * 366 * USECS_PER_DAY)
+
+#define MAX_HOPS			10000	/* windows that a row of a hopping view is in */
 
 /* From a call of one of the three functions; its time argument stands first. */
 extern bool is_window_function(Oid function, WindowKind *kind);

@@ -562,8 +562,17 @@ add_late_rows(const WindowView *view, const LateRow *rows, int n)
 }
 
 void
+window_state_store_late(WindowFold *fold, int least)
+{
+	if (fold->nlate < least)
+		return;
+	add_late_rows(fold->view, fold->late, fold->nlate);
+	fold->nlate = 0;
+}
+
+void
 window_state_store(WindowFold *fold, int worker)
 {
-	add_late_rows(fold->view, fold->late, fold->nlate);
+	window_state_store_late(fold, 1);
 	window_state_store_groups(fold, worker);
 }

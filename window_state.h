@@ -26,4 +26,7 @@ extern void window_state_compact(WindowFold *fold, TimestampTz upto);
 /* The rows only: the late ones are listed already. */
 extern void window_state_store_groups(WindowFold *fold, int worker);
 
+/* The late rows so far go to their list, where there are that many. */
+extern void window_state_store_late(WindowFold *fold, int least);
+
 #endif

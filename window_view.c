@@ -89,7 +89,7 @@ only_source(Query *query)
 				  IsA(linitial(query->jointree->fromlist), RangeTblRef) && query->setOperations == NULL);
 	reference = linitial_node(RangeTblRef, query->jointree->fromlist);
 	rte = rt_fetch(reference->rtindex, query->rtable);
-	require_shape(rte->rtekind == RTE_SUBQUERY);
+	require_shape(rte->rtekind == RTE_SUBQUERY && rte->subquery->commandType == CMD_SELECT);
 	return rte->subquery;
 }
 
@@ -101,15 +101,26 @@ longest_span(const WindowLength *length)
 }
 
 static void
+check_span(int64 span)
+{
+	if (span > MAX_WINDOW_YEARS * INT64CONST(366) * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("windows of a window view can be %d years long at most", MAX_WINDOW_YEARS)));
+}
+
+static void
 load_window(WindowView *view, Query *windows)
 {
-	Node	   *call = (Node *) linitial_node(TargetEntry, windows->targetList)->expr;
+	Node	   *call;
 	WindowLength length;
 	WindowLength slide;
 	WindowStatus status;
 	const int64_t *origin;
 	ZoneCache  *zone = NULL;
 
+	require_shape(windows->targetList != NIL);
+	call = (Node *) linitial_node(TargetEntry, windows->targetList)->expr;
 	if (IsA(call, WindowFunc))
 	{
 		WindowFunc *over = (WindowFunc *) call;
@@ -127,9 +138,11 @@ load_window(WindowView *view, Query *windows)
 		view->gap = view->span = gap;
 		if (status != WINDOW_OK)
 			window_length_error(status, "gap");
+		check_span(view->span);
 		return;
 	}
 	view->span = longest_span(&length);
+	check_span(view->span);
 	origin = view->spec.has_origin ? &view->spec.origin : NULL;
 	if (view->spec.zone)
 	{
@@ -147,6 +160,11 @@ load_window(WindowView *view, Query *windows)
 	status = window_hop_init(&view->hop, &window_axis_timestamp, &length, &slide, origin, zone ? &zone->zone : NULL);
 	if (status != WINDOW_OK)
 		window_length_error(status, "size and slide");
+	if (view->hop.npanes > MAX_HOPS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row of a window view can be in %d hopping windows at most", MAX_HOPS),
+				 errhint("Choose a longer slide.")));
 	window_hop_panes(&view->hop, &view->grid);
 	view->may_miss = !view->hop.panes && view->hop.size < view->hop.slide.step;
 }
@@ -262,7 +280,8 @@ load_definition(WindowView *view, Relation batch)
 
 #define VIEW_COLUMNS \
 	"id, subscription, view, batch, state, (extract(epoch FROM allowed_lateness) * 1000000)::bigint, " \
-	"(extract(epoch FROM retention) * 1000000)::bigint, closed_upto, trimmed_upto"
+	"(extract(epoch FROM retention) * 1000000)::bigint, closed_upto, trimmed_upto, " \
+	"(SELECT s.target::oid FROM kappa.subscription s WHERE s.id = window_view.subscription)"
 
 static WindowView *
 read_view(int row, MemoryContext parent)
@@ -287,9 +306,29 @@ read_view(int row, MemoryContext parent)
 	view->closed_upto = null ? DT_NOBEGIN : DatumGetTimestampTz(value);
 	value = catalog_value(row, 9, &null);
 	view->trimmed_upto = null ? DT_NOBEGIN : DatumGetTimestampTz(value);
+	view->target = DatumGetObjectId(catalog_value(row, 10, &null));
 	view->shared = true;
 	MemoryContextSwitchTo(old);
 	return view;
+}
+
+/* Where FROM names the target: once, and as a table of its own. */
+static void
+find_target(WindowView *view)
+{
+	ListCell   *lc;
+
+	view->source = 0;
+	foreach(lc, view->input->rtable)
+	{
+		RangeTblEntry *rte = lfirst(lc);
+
+		if (rte->rtekind != RTE_RELATION || rte->relid != view->target)
+			continue;
+		require_shape(view->source == 0);
+		view->source = foreach_current_index(lc) + 1;
+	}
+	require_shape(view->source != 0);
 }
 
 /* Do the types of layer r, of the state's columns and of what we make of them agree? */
@@ -335,6 +374,7 @@ complete_view(WindowView *view)
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
 	require_shape(batch->rd_rel->relkind == RELKIND_VIEW);
 	load_definition(view, batch);
+	find_target(view);
 	check_layer(view);
 	user_scope_end(&scope);
 	MemoryContextSwitchTo(old);

@@ -58,6 +58,7 @@ typedef struct WindowView
 	Oid			owner;
 	Oid			batch;			/* the view that holds the definition */
 	Oid			state;			/* table */
+	Oid			target;			/* the subscription's */
 	WindowSpec	spec;
 	WindowGrid	grid;			/* WINDOW_TUMBLE, or the panes of WINDOW_HOP */
 	WindowHop	hop;
@@ -75,6 +76,7 @@ typedef struct WindowView
 	int			naggs;
 	ViewAgg  *aggs;
 	Query	   *input;			/* layer r */
+	Index		source;			/* the target's number in its range table */
 	WindowQuery *query;			/* as create_window_view had it, without what is only of use there */
 	struct WindowFold *fold;	/* groups kept from batch to batch; NULL: none (window_batch.c) */
 	MemoryContext context;		/* of all this */

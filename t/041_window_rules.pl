@@ -323,6 +323,85 @@ view("closed_$_->[0]", "SELECT $_->[1], user_id, count(*) AS n, sum(value) FROM 
 	isnt(sql("SELECT last_close_time IS NULL FROM kappa.stat_window_view WHERE name = 'closed_tumble'"), 't', 'the closer says when');
 }
 
+# ---------------------------------------------------------------- definitions that their owner has replaced
+
+{
+	my $up_since = sql('SELECT pg_postmaster_start_time()');
+	my %replaced = (
+		another_table => "SELECT i.window_start, i.window_end, i.page, count(*) AS n FROM (SELECT lower(win) AS window_start, upper(win) AS window_end, page FROM
+			(SELECT kappa.tumble(r.ts, '1 minute') AS win, r.* FROM (SELECT o.ts, o.page FROM other o) r) w) i GROUP BY 1, 2, 3",
+		nothing => 'SELECT now() AS window_start, now() AS window_end, NULL::text AS page, 1::bigint AS n FROM (SELECT FROM (SELECT 1) r) i',
+		constants => 'SELECT now() AS window_start, now() AS window_end, NULL::text AS page, 1::bigint AS n',
+	);
+
+	stream('replaced', 1);
+	sql('CREATE TABLE other (filler text, page text, ts timestamptz, kafka_partition integer, kafka_offset bigint)');
+	for my $how (sort keys %replaced)
+	{
+		view($how, "SELECT $w, page, count(*) AS n FROM replaced GROUP BY 1, 2");
+		sql("CREATE OR REPLACE VIEW ${how}_batch AS $replaced{$how}");
+	}
+	# the shape that we make ourselves, over another table
+	view('shape', "SELECT $w, page, count(*) AS n FROM replaced GROUP BY 1, 2");
+	my $definition = sql("SELECT pg_get_viewdef('shape_batch'::regclass)") =~ s/\breplaced\b/other/gr;
+	sql("CREATE OR REPLACE VIEW shape_batch AS $definition");
+	sql("CREATE OR REPLACE VIEW shape AS SELECT now() AS window_start, now() AS window_end, NULL::text AS page, 1::bigint AS n, true AS is_final");
+	give('replaced', click('2026-01-01T00:00:00Z', page => '"a page whose name is long"'));
+	settled('replaced');
+	is(sql("SELECT count(*) FROM kappa.window_views WHERE source = 'replaced' AND status = 'stopped' AND reason ~ 'replaced by another query'"), 4, 'each replaced definition stops its view');
+	is(sql('SELECT count(*) FROM replaced'), 1, 'and costs no row');
+	like(error_of("SELECT * FROM kappa.rolling(NULL::shape, '1 hour')"), qr/^55000: .*replaced by another query/, 'a replaced view does not roll');
+	like(error_of("SELECT kappa.roll_up('rolled', 'shape', '1 hour')"), qr/^55000: .*replaced by another query/, 'nor roll up');
+	is(sql('SELECT pg_postmaster_start_time()'), $up_since, 'and the server is the same');
+	view('by_hand', "SELECT $w, count(*) AS n FROM replaced GROUP BY 1");
+	sql('DROP VIEW by_hand, by_hand_batch');
+	my $gone = sql("SELECT next_step FROM kappa.window_views WHERE source = 'replaced' AND reason ~ 'dropped by hand'");
+	like($gone, qr/^SELECT kappa.drop_window_view\('\d+'\);$/, 'what was dropped by hand says so');
+	my $views = sql('SELECT count(*) FROM kappa.window_views');
+	sql($gone);
+	is(sql('SELECT count(*) FROM kappa.window_views'), $views - 1, 'and its next step takes the rest away');
+	like(error_of("SELECT kappa.create_window_view('v', \$q\$SELECT kappa.hop(ts, '1 day', '1 ms'), count(*) FROM replaced GROUP BY 1\$q\$)"), qr/^54000: .*10000 hopping windows/, 'hopping windows have a bound');
+	sql("SELECT kappa.unsubscribe('replaced', force => true)");
+}
+
+# ---------------------------------------------------------------- what a definition may rest on
+
+stream('joined', 1);
+sql("CREATE TABLE place (page text PRIMARY KEY, town text); INSERT INTO place VALUES ('/a', 'Ulm'), ('/b', 'Bonn')");
+view('by_town', "SELECT $w, p.town, count(*) AS n, sum(j.value) FROM joined j JOIN place p ON p.page = j.page GROUP BY 1, 2");
+give('joined', click('2026-01-01T00:00:00Z'));
+settled('joined');
+sql('ALTER TABLE joined ADD COLUMN extra text; ALTER TABLE joined RENAME COLUMN page TO address; ALTER TABLE joined DROP COLUMN user_id');
+give('joined', '{"address": "/b", "value": 7, "extra": "x", "ts": "2026-01-01T00:00:01Z"}');
+settled('joined');
+is(sql('SELECT string_agg(concat_ws(\' \', town, n, sum), \', \' ORDER BY town) FROM by_town'), 'Bonn 1 7, Ulm 1 1', 'a join goes on when columns come, go and are renamed');
+is(sql("SELECT status FROM kappa.window_views WHERE name = 'by_town'"), 'ok', 'and its view with it');
+sql("SELECT kappa.unsubscribe('joined', force => true)");
+
+stream('odd', 1, watermark_delay => "'0 s'", idle_timeout => "'1 hour'");
+like(error_of("SELECT kappa.create_window_view('v', \$q\$SELECT $w, $_, count(*) FROM odd GROUP BY 1, 2\$q\$)"), qr/^0A000/, "not by $_") for 'tableoid', 'ctid', 'xmin';
+sql("CREATE FUNCTION first_sfunc(anyelement, anyelement) RETURNS anyelement IMMUTABLE STRICT LANGUAGE sql AS 'SELECT \$1';
+	CREATE AGGREGATE any_of(anyelement) (SFUNC = first_sfunc, STYPE = anyelement, COMBINEFUNC = first_sfunc, PARALLEL = SAFE)");
+view('odd_any', "SELECT $w, any_of(page) AS page, count(*) AS n FROM odd GROUP BY 1");
+view('odd_xid', "SELECT $w, user_id::text::xid AS xid, count(*) AS n FROM odd GROUP BY 1, 2");
+view('odd_late', "SELECT $w, count(*) AS n FROM odd GROUP BY 1", "allowed_lateness => '1 day'");
+give('odd', click('2026-03-07T12:00:00Z'), click('294270-01-01T00:00:00Z'), click('2026-03-08T12:00:30Z'));
+settled('odd');
+is(sql('SELECT page, n FROM odd_any WHERE window_start < \'2026-03-08\''), '/a|1', 'a polymorphic aggregate is kept');
+is(sql('SELECT sum(n) FROM odd_xid'), 2, 'a key without an order too');
+is(sql("SELECT count(*) FROM odd_any_batch"), 2, 'a time at the end of the type is in no window, here and there');
+is(sql("SELECT count(*) FROM kappa.reconcile('odd_any')"), 0, 'reconcile can read them');
+is(sql("SET TimeZone = '$_'; SELECT string_agg(is_final::text, ' ' ORDER BY window_start) FROM odd_late"), 'false false', "a day of lateness has 24 hours in $_") for 'UTC', 'America/New_York';
+give('odd', click('2026-03-07T12:00:00Z'));
+settled('odd');
+is(sql('SELECT max(n) FROM odd_late'), 2, 'so a row in time counts');
+
+# read again after a seek: which copy was late nobody can tell
+sql("SELECT kappa.seek('odd', start_from => '{\"0\": 0}')");
+settled('odd');
+like(error_of("SELECT kappa.rebuild('odd_any')"), qr/^55000: .*read more than once/, 'what was read twice is not rebuilt by guessing');
+sql("SELECT kappa.unsubscribe('odd', force => true)");
+
 # ---------------------------------------------------------------- a broker that is cut off is not idle
 
 stream('cut', 2, watermark_delay => "'0 s'", idle_timeout => "'2 s'");
