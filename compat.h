@@ -30,6 +30,12 @@
 #include "utils/rangetypes.h"
 #include "utils/sortsupport.h"
 #include "utils/timestamp.h"
+#include "access/xlogreader.h"
+#if PG_VERSION_NUM >= 160000
+#include "utils/relfilenumbermap.h"
+#else
+#include "utils/relfilenodemap.h"
+#endif
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
 #error "pg_kappa supports PostgreSQL 15 to 18"
@@ -246,6 +252,39 @@ relation_file(Relation rel)
 	return rel->rd_locator.relNumber;
 #else
 	return rel->rd_node.relNode;
+#endif
+}
+
+/* The relation of this database that has the file; InvalidOid: none.  As pg_filenode_relation. */
+static inline Oid
+relation_of_file(Oid tablespace, Oid file)
+{
+#if PG_VERSION_NUM >= 160000
+	return RelidByRelfilenumber(tablespace, file);
+#else
+	return RelidByRelfilenode(tablespace, file);
+#endif
+}
+
+/* Where a block that a WAL record refers to stands */
+static inline void
+record_block_place(XLogReaderState *record, int n, Oid *tablespace, Oid *database, Oid *file,
+				   ForkNumber *fork, BlockNumber *block)
+{
+#if PG_VERSION_NUM >= 160000
+	RelFileLocator locator;
+
+	XLogRecGetBlockTag(record, n, &locator, fork, block);
+	*tablespace = locator.spcOid;
+	*database = locator.dbOid;
+	*file = locator.relNumber;
+#else
+	RelFileNode node;
+
+	XLogRecGetBlockTag(record, n, &node, fork, block);
+	*tablespace = node.spcNode;
+	*database = node.dbNode;
+	*file = node.relNode;
 #endif
 }
 
