@@ -1750,6 +1750,337 @@ GRANT SELECT ON kappa.vacuum_blockers, kappa.vacuum_forecast, kappa.freeze_statu
 -- WAL, HOT, buffers (wal.c)
 ----------------------------------------------------------------------------
 -- == section wal ==
+-- Whoever may scan (pg_stat_scan_tables, so pg_monitor too) may call these; the C functions check it and say so.
+CREATE FUNCTION kappa.wal_records(
+	lsn1 pg_lsn,
+	lsn2 pg_lsn,
+	max_bytes bigint,
+	OUT tablespace oid,
+	OUT database oid,
+	OUT file oid,
+	OUT rel regclass,
+	OUT record_type text,
+	OUT records bigint,
+	OUT bytes bigint,
+	OUT fpi_bytes bigint,
+	OUT from_lsn pg_lsn,
+	OUT to_lsn pg_lsn,
+	OUT asked_lsn pg_lsn,
+	OUT cut boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'kappa_wal_records'
+LANGUAGE C VOLATILE ROWS 100;
+COMMENT ON FUNCTION kappa.wal_records(pg_lsn, pg_lsn, bigint) IS 'Internal: WAL by file and record type; read it through kappa.wal_volume';
+
+CREATE FUNCTION kappa.wal_updates(
+	lsn1 pg_lsn,
+	lsn2 pg_lsn,
+	max_bytes bigint,
+	OUT tablespace oid,
+	OUT database oid,
+	OUT file oid,
+	OUT rel regclass,
+	OUT hot bigint,
+	OUT new_page bigint,
+	OUT same_page bigint,
+	OUT from_lsn pg_lsn,
+	OUT to_lsn pg_lsn,
+	OUT asked_lsn pg_lsn,
+	OUT cut boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'kappa_wal_updates'
+LANGUAGE C VOLATILE ROWS 100;
+COMMENT ON FUNCTION kappa.wal_updates(pg_lsn, pg_lsn, bigint) IS 'Internal: updates in the WAL by table; read it through kappa.hot_misses';
+
+-- A row warns where images are most of it and it is a tenth of all that was read.
+CREATE FUNCTION kappa.wal_volume(lsn1 pg_lsn, lsn2 pg_lsn DEFAULT NULL, max_bytes bigint DEFAULT 67108864)
+RETURNS TABLE (
+	rel regclass,
+	object text,
+	record_type text,
+	records bigint,
+	bytes bigint,
+	fpi_bytes bigint,
+	fpi_share double precision,
+	share double precision,
+	to_lsn pg_lsn,
+	cut boolean,
+	severity text,
+	reason text,
+	advice text,
+	confidence text,
+	inputs_age interval)
+LANGUAGE sql VOLATILE ROWS 100
+BEGIN ATOMIC
+	SELECT w.rel,
+	       CASE WHEN w.rel IS NOT NULL THEN w.rel::text
+	            WHEN w.file IS NULL THEN 'no relation'
+	            WHEN w.database = 0 THEN pg_catalog.format('shared file %s', w.file)
+	            ELSE pg_catalog.format('database %s, tablespace %s, file %s',
+	                                   COALESCE((SELECT pg_catalog.quote_ident(d.datname) FROM pg_catalog.pg_database d WHERE d.oid = w.database),
+	                                            w.database::text),
+	                                   COALESCE((SELECT pg_catalog.quote_ident(t.spcname) FROM pg_catalog.pg_tablespace t WHERE t.oid = w.tablespace),
+	                                            w.tablespace::text),
+	                                   w.file)
+	       END,
+	       w.record_type,
+	       w.records,
+	       w.bytes,
+	       w.fpi_bytes,
+	       s.fpi_share,
+	       s.share,
+	       w.to_lsn,
+	       w.cut,
+	       CASE WHEN l.many_images THEN 'warn' ELSE 'ok' END,
+	       pg_catalog.format('%s %s, %s, %s %% of the %s read; %s %% of it full-page images%s',
+	                         w.records, CASE w.records WHEN 1 THEN 'record' ELSE 'records' END,
+	                         pg_catalog.pg_size_pretty(w.bytes), pg_catalog.round((100 * s.share)::numeric, 1),
+	                         pg_catalog.pg_size_pretty(s.total), pg_catalog.round((100 * s.fpi_share)::numeric, 1),
+	                         CASE WHEN w.cut
+	                              THEN pg_catalog.format('; max_bytes ended the scan at %s, %s before %s', w.to_lsn,
+	                                                     pg_catalog.pg_size_pretty(pg_catalog.pg_wal_lsn_diff(w.asked_lsn, w.to_lsn)), w.asked_lsn)
+	                              ELSE ''
+	                         END),
+	       CASE WHEN l.many_images THEN a.advice END,
+	       CASE WHEN w.cut OR s.total < 16777216 THEN 'medium' ELSE 'high' END,
+	       NULL::interval
+	  FROM (SELECT r.*, pg_catalog.sum(r.bytes) OVER () AS total
+	          FROM kappa.wal_records(wal_volume.lsn1, wal_volume.lsn2, wal_volume.max_bytes) r) w
+	 CROSS JOIN LATERAL (SELECT w.fpi_bytes / NULLIF(w.bytes, 0)::double precision AS fpi_share,
+	                            w.bytes / NULLIF(w.total, 0)::double precision AS share,
+	                            w.total::bigint AS total) s
+	 CROSS JOIN LATERAL (SELECT s.fpi_share > 0.5 AND s.share >= 0.1 AS many_images) l
+	 CROSS JOIN LATERAL (
+	        SELECT CASE WHEN pg_catalog.current_setting('wal_compression') = 'off'
+	                    THEN E'ALTER SYSTEM SET wal_compression = ''on'';\nSELECT pg_reload_conf();'
+	                    ELSE pg_catalog.format(E'ALTER SYSTEM SET max_wal_size = %L;\nALTER SYSTEM SET checkpoint_timeout = %L;\nSELECT pg_reload_conf();',
+	                                           (2 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_wal_size')) / 1048576)::text || 'MB',
+	                                           LEAST(86400, 2 * EXTRACT(epoch FROM pg_catalog.current_setting('checkpoint_timeout')::interval)::integer)::text || 's')
+	               END AS advice) a
+	 ORDER BY w.bytes DESC, w.record_type;
+END;
+COMMENT ON FUNCTION kappa.wal_volume(pg_lsn, pg_lsn, bigint) IS
+	'What the WAL between two positions (lsn2 NULL: to its end) was written for: a row a relation and record type, disjoint, their sums those of pg_get_wal_stats; reads at most max_bytes';
+
+-- What hot_status cannot know on 15, and on later versions what happened in a span of time.
+CREATE FUNCTION kappa.hot_misses(lsn1 pg_lsn, lsn2 pg_lsn DEFAULT NULL, max_bytes bigint DEFAULT 67108864)
+RETURNS TABLE (
+	rel regclass,
+	upd bigint,
+	hot bigint,
+	newpage bigint,
+	blocked_by_index bigint,
+	hot_pct double precision,
+	to_lsn pg_lsn,
+	cut boolean,
+	severity text,
+	reason text,
+	advice text,
+	confidence text,
+	inputs_age interval)
+LANGUAGE sql VOLATILE ROWS 100
+BEGIN ATOMIC
+	SELECT w.rel,
+	       s.upd,
+	       w.hot,
+	       w.new_page,
+	       w.same_page,
+	       100 * w.hot / s.upd::double precision,
+	       w.to_lsn,
+	       w.cut,
+	       CASE WHEN s.upd >= 10000 AND 2 * w.hot < s.upd THEN 'warn'
+	            WHEN s.upd >= 10000 AND 5 * w.new_page >= s.upd THEN 'info'
+	            ELSE 'ok'
+	       END,
+	       pg_catalog.format('of %s updates %s were HOT, %s found no room on the page, %s changed an indexed column%s',
+	                         s.upd, w.hot, w.new_page, w.same_page,
+	                         CASE WHEN w.cut THEN pg_catalog.format('; max_bytes ended the scan at %s, before %s', w.to_lsn, w.asked_lsn)
+	                              ELSE ''
+	                         END),
+	       CASE WHEN w.new_page > w.same_page AND s.upd >= 10000 AND (2 * w.hot < s.upd OR 5 * w.new_page >= s.upd) AND f.fillfactor > 50
+	            THEN pg_catalog.format('ALTER TABLE %s SET (fillfactor = %s);', w.rel, GREATEST(50, f.fillfactor - 15))
+	       END,
+	       CASE WHEN w.cut THEN 'medium' ELSE 'high' END,
+	       NULL::interval
+	  FROM kappa.wal_updates(hot_misses.lsn1, hot_misses.lsn2, hot_misses.max_bytes) w
+	 CROSS JOIN LATERAL (SELECT w.hot + w.new_page + w.same_page AS upd) s
+	 CROSS JOIN LATERAL (
+	        SELECT COALESCE((SELECT o.option_value::integer
+	                           FROM pg_catalog.pg_class c, pg_catalog.pg_options_to_table(c.reloptions) o
+	                          WHERE c.oid = w.rel AND o.option_name = 'fillfactor'), 100) AS fillfactor) f
+	 WHERE w.rel IS NOT NULL
+	 ORDER BY w.new_page + w.same_page DESC, w.rel;
+END;
+COMMENT ON FUNCTION kappa.hot_misses(pg_lsn, pg_lsn, bigint) IS
+	'Updates of this database''s tables between two positions of the WAL (lsn2 NULL: to its end), by HOT, no room on the page, indexed column changed; reads at most max_bytes';
+
+-- The misses' causes are counted from 16 on.  On 15 only a table without any index tells by itself.
+CREATE VIEW kappa.hot_status AS
+SELECT t.relid::regclass AS rel,
+       t.n_tup_upd AS upd,
+       t.n_tup_hot_upd AS hot,
+       n.newpage,
+       n.blocked_by_index,
+       100 * t.n_tup_hot_upd / NULLIF(t.n_tup_upd, 0)::double precision AS hot_pct,
+       i.culprits AS culprit_indexes,
+       f.fillfactor,
+       l.severity,
+       CASE WHEN l.severity = 'unknown' AND pg_catalog.pg_is_in_recovery()
+            THEN 'a standby counts no updates of its own: ask the primary'
+            WHEN l.severity = 'unknown' THEN 'track_counts is off: updates are not counted'
+            WHEN t.n_tup_upd = 0 THEN 'no updates counted'
+            ELSE pg_catalog.format('of %s updates %s (%s %%) were HOT; ', t.n_tup_upd, t.n_tup_hot_upd,
+                                   pg_catalog.round(100.0 * t.n_tup_hot_upd / t.n_tup_upd, 1))
+                 || CASE WHEN n.newpage IS NOT NULL
+                         THEN pg_catalog.format('%s found no room on the page, %s changed an indexed column', n.newpage, n.blocked_by_index)
+                         WHEN t.n_tup_upd = t.n_tup_hot_upd THEN 'none missed'
+                         ELSE pg_catalog.format('this version does not count why %s were not; kappa.hot_misses reads it from the WAL',
+                                                t.n_tup_upd - t.n_tup_hot_upd)
+                    END
+       END AS reason,
+       CASE WHEN l.severity NOT IN ('warn', 'info') THEN NULL
+            WHEN (n.newpage IS NULL AND i.culprits IS NULL) OR 2 * n.newpage > t.n_tup_upd - t.n_tup_hot_upd
+            THEN CASE WHEN f.fillfactor > 50
+                      THEN pg_catalog.format('ALTER TABLE %s SET (fillfactor = %s);', t.relid::regclass, GREATEST(50, f.fillfactor - 15))
+                 END
+            WHEN n.newpage IS NULL
+            THEN 'SELECT * FROM kappa.hot_misses((pg_control_checkpoint()).redo_lsn);'
+            WHEN i.unused IS NOT NULL
+            THEN pg_catalog.format('DROP INDEX CONCURRENTLY %s;', i.unused)
+            ELSE pg_catalog.format('SELECT * FROM pg_catalog.pg_stat_user_indexes WHERE relid = %L::regclass ORDER BY idx_scan;', t.relid::regclass)
+       END AS advice,
+       CASE WHEN l.severity = 'unknown' OR t.n_tup_upd = 0 THEN NULL
+            WHEN n.newpage IS NULL AND t.n_tup_upd > t.n_tup_hot_upd THEN 'medium'
+            ELSE 'high'
+       END AS confidence,
+       pg_catalog.clock_timestamp() - d.stats_reset AS inputs_age
+  FROM pg_catalog.pg_stat_user_tables t
+  JOIN pg_catalog.pg_class c ON c.oid = t.relid AND c.relkind IN ('r', 'm')
+  LEFT JOIN pg_catalog.pg_stat_database d ON d.datname = pg_catalog.current_database()
+ CROSS JOIN LATERAL (
+        SELECT COALESCE((SELECT o.option_value::integer FROM pg_catalog.pg_options_to_table(c.reloptions) o
+                          WHERE o.option_name = 'fillfactor'), 100) AS fillfactor) f
+ CROSS JOIN LATERAL (
+        SELECT CASE WHEN t.n_tup_upd > t.n_tup_hot_upd THEN (pg_catalog.to_jsonb(t) ->> 'n_tup_newpage_upd')::bigint
+                    WHEN pg_catalog.current_setting('server_version_num')::integer >= 160000 OR t.n_tup_upd > 0 THEN 0
+               END AS counted) k
+ CROSS JOIN LATERAL (
+        SELECT CASE WHEN k.counted IS NULL AND t.n_tup_upd > t.n_tup_hot_upd AND NOT c.relhasindex
+                    THEN t.n_tup_upd - t.n_tup_hot_upd
+                    ELSE k.counted
+               END AS newpage) w
+ CROSS JOIN LATERAL (SELECT w.newpage, t.n_tup_upd - t.n_tup_hot_upd - w.newpage AS blocked_by_index) n
+  LEFT JOIN LATERAL (
+        SELECT pg_catalog.array_agg(x.indexrelid::regclass ORDER BY x.indexrelid) AS culprits,
+               (pg_catalog.array_agg(x.indexrelid::regclass ORDER BY pg_catalog.pg_relation_size(x.indexrelid) DESC)
+                FILTER (WHERE u.idx_scan = 0 AND NOT x.indisunique AND NOT x.indisexclusion AND NOT x.indisreplident
+                        AND NOT x.indisclustered AND d.stats_reset < pg_catalog.clock_timestamp() - interval '7 days'))[1] AS unused
+          FROM pg_catalog.pg_index x
+          JOIN pg_catalog.pg_class xc ON xc.oid = x.indexrelid
+          JOIN pg_catalog.pg_am m ON m.oid = xc.relam
+          LEFT JOIN pg_catalog.pg_stat_user_indexes u ON u.indexrelid = x.indexrelid
+         WHERE x.indrelid = t.relid
+           AND x.indislive
+           AND NOT x.indisprimary
+           AND NOT (m.amname = 'brin' AND pg_catalog.current_setting('server_version_num')::integer >= 160000)
+           AND t.n_tup_upd > t.n_tup_hot_upd
+           AND n.blocked_by_index IS DISTINCT FROM 0) i ON true
+ CROSS JOIN LATERAL (
+        SELECT CASE WHEN pg_catalog.pg_is_in_recovery() OR NOT pg_catalog.current_setting('track_counts')::boolean THEN 'unknown'
+                    WHEN t.n_tup_upd >= 10000 AND 2 * t.n_tup_hot_upd < t.n_tup_upd THEN 'warn'
+                    WHEN t.n_tup_upd >= 10000 AND 5 * n.newpage >= t.n_tup_upd THEN 'info'
+                    ELSE 'ok'
+               END AS severity) l;
+
+COMMENT ON VIEW kappa.hot_status IS 'How many updates of each table were HOT (without new index entries), and why the others were not';
+COMMENT ON COLUMN kappa.hot_status.rel IS 'Table';
+COMMENT ON COLUMN kappa.hot_status.upd IS 'Updates counted (n_tup_upd)';
+COMMENT ON COLUMN kappa.hot_status.hot IS 'HOT ones among them (n_tup_hot_upd)';
+COMMENT ON COLUMN kappa.hot_status.newpage IS 'Not HOT, for the page had no room (n_tup_newpage_upd, from 16 on); they may have changed an indexed column as well. NULL: not known';
+COMMENT ON COLUMN kappa.hot_status.blocked_by_index IS 'Not HOT although there was room: an indexed column was changed for certain. NULL: not known';
+COMMENT ON COLUMN kappa.hot_status.hot_pct IS 'HOT updates in percent of all; NULL: no updates';
+COMMENT ON COLUMN kappa.hot_status.culprit_indexes IS 'Indexes, but the primary key''s, that an update cannot pass by when it changes one of their columns; NULL where no update was kept from being HOT by any';
+COMMENT ON COLUMN kappa.hot_status.fillfactor IS 'Fillfactor of the table';
+COMMENT ON COLUMN kappa.hot_status.severity IS 'warn: under 50 % of at least 10,000 updates were HOT; info: 20 % of them found no room; ok; unknown';
+COMMENT ON COLUMN kappa.hot_status.reason IS 'The severity''s numbers, in a sentence';
+COMMENT ON COLUMN kappa.hot_status.advice IS 'SQL that helps; NULL: nothing to do';
+COMMENT ON COLUMN kappa.hot_status.confidence IS 'high, or medium where the causes are not counted';
+COMMENT ON COLUMN kappa.hot_status.inputs_age IS 'Time since the counters were reset; NULL: never';
+
+-- PUBLIC may look: to whom the pool is not shown, the one row says so.
+CREATE FUNCTION kappa.pool_buffers()
+RETURNS TABLE (file oid, tablespace oid, database oid, fork smallint, dirty boolean, usage_count smallint)
+LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+	SELECT b.relfilenode, b.reltablespace, b.reldatabase, b.relforknumber, b.isdirty, b.usagecount
+	  FROM pg_buffercache b
+	 WHERE b.reldatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()));
+END;
+COMMENT ON FUNCTION kappa.pool_buffers() IS 'Internal: shared buffers of this database and of shared relations; read them through kappa.buffer_usage';
+
+CREATE FUNCTION kappa.pages_unless_locked(rel regclass)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'kappa_pages_unless_locked'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION kappa.pages_unless_locked(regclass) IS 'Internal: pages of the main fork; NULL where somebody holds a lock that even a reader would wait for, or it is gone';
+
+CREATE VIEW kappa.buffer_usage AS
+SELECT u.rel,
+       u.buffers,
+       u.dirty,
+       r.pct_of_rel,
+       100 * u.buffers / p.buffers::double precision AS pct_of_pool,
+       u.usage_avg,
+       pg_catalog.pg_stat_get_blocks_hit(u.rel) AS hit,
+       pg_catalog.pg_stat_get_blocks_fetched(u.rel) - pg_catalog.pg_stat_get_blocks_hit(u.rel) AS read,
+       CASE WHEN u.pages IS NULL THEN 'unknown' ELSE 'ok' END AS severity,
+       pg_catalog.format('%s of the pool''s %s buffers, %s of them dirty; ', u.buffers, p.buffers, u.dirty)
+           || CASE WHEN u.pages IS NULL THEN 'its size is not known: the relation is locked'
+                   ELSE pg_catalog.format('%s of the relation''s %s pages are there', LEAST(u.main, u.pages), u.pages)
+              END AS reason,
+       NULL::text AS advice,
+       CASE WHEN u.pages IS NULL THEN 'medium' ELSE 'high' END AS confidence,
+       NULL::interval AS inputs_age
+  FROM (SELECT f.rel::regclass AS rel,
+               pg_catalog.sum(f.buffers)::bigint AS buffers,
+               pg_catalog.sum(f.dirty)::bigint AS dirty,
+               pg_catalog.sum(f.main)::bigint AS main,
+               (pg_catalog.sum(f.usage) / pg_catalog.sum(f.buffers))::double precision AS usage_avg,
+               kappa.pages_unless_locked(f.rel::regclass) AS pages
+          FROM (SELECT pg_catalog.pg_filenode_relation(b.tablespace, b.file) AS rel,
+                       pg_catalog.count(*) AS buffers,
+                       pg_catalog.count(*) FILTER (WHERE b.dirty) AS dirty,
+                       pg_catalog.count(*) FILTER (WHERE b.fork = 0) AS main,
+                       pg_catalog.sum(b.usage_count) AS usage
+                  FROM kappa.pool_buffers() b
+                 WHERE pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+                 GROUP BY b.tablespace, b.file) f
+         WHERE f.rel IS NOT NULL
+         GROUP BY f.rel) u
+ CROSS JOIN LATERAL (SELECT 100 * LEAST(u.main, u.pages) / NULLIF(u.pages, 0)::double precision AS pct_of_rel) r
+ CROSS JOIN (SELECT g.setting::bigint AS buffers FROM pg_catalog.pg_settings g WHERE g.name = 'shared_buffers') p
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'unknown',
+       pg_catalog.format('role %s may not see the buffer pool: it lacks pg_monitor', pg_catalog.quote_ident(CURRENT_USER)),
+       pg_catalog.format('GRANT pg_monitor TO %I;', CURRENT_USER), NULL, NULL
+ WHERE NOT pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW kappa.buffer_usage IS 'What the buffer pool holds of this database''s and of the shared relations; one pass over the pool';
+COMMENT ON COLUMN kappa.buffer_usage.rel IS 'Relation';
+COMMENT ON COLUMN kappa.buffer_usage.buffers IS 'Buffers that hold pages of it, all forks';
+COMMENT ON COLUMN kappa.buffer_usage.dirty IS 'Those among them that are changed and not yet written';
+COMMENT ON COLUMN kappa.buffer_usage.pct_of_rel IS 'Pages of its main fork that are in the pool, in percent; NULL: it is empty, or locked';
+COMMENT ON COLUMN kappa.buffer_usage.pct_of_pool IS 'Share of the whole pool, in percent';
+COMMENT ON COLUMN kappa.buffer_usage.usage_avg IS 'Average usage count of its buffers, 0 to 5';
+COMMENT ON COLUMN kappa.buffer_usage.hit IS 'Reads of its blocks that were found in the pool, cumulative';
+COMMENT ON COLUMN kappa.buffer_usage.read IS 'Reads of its blocks that were not, cumulative; the kernel may have had them';
+COMMENT ON COLUMN kappa.buffer_usage.severity IS 'ok; unknown where the relation is locked or the caller may not see the pool';
+COMMENT ON COLUMN kappa.buffer_usage.reason IS 'The numbers in a sentence';
+COMMENT ON COLUMN kappa.buffer_usage.advice IS 'SQL that helps; NULL: nothing to do';
+COMMENT ON COLUMN kappa.buffer_usage.confidence IS 'high; medium where the relation''s size is not known';
+COMMENT ON COLUMN kappa.buffer_usage.inputs_age IS 'NULL: read now';
+
+GRANT SELECT ON kappa.hot_status, kappa.buffer_usage TO PUBLIC;
 -- == end wal ==
 
 ----------------------------------------------------------------------------
