@@ -2087,6 +2087,371 @@ GRANT SELECT ON kappa.hot_status, kappa.buffer_usage TO PUBLIC;
 -- Planner statistics (statistics.c)
 ----------------------------------------------------------------------------
 -- == section statistics ==
+CREATE FUNCTION kappa.sample_rows(
+	rel regclass,
+	pages integer,
+	n integer,
+	OUT tids tid[],
+	OUT pages_read bigint,
+	OUT pages_there bigint,
+	OUT rows_seen bigint)
+RETURNS record
+AS 'MODULE_PATHNAME', 'kappa_sample_rows'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION kappa.sample_rows(regclass, integer, integer) IS 'Internal: places of n random rows on so many evenly spread pages of a table; for whoever may SELECT from it';
+
+CREATE FUNCTION kappa.explain(query text, run boolean)
+RETURNS text
+AS 'MODULE_PATHNAME', 'kappa_explain'
+LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION kappa.explain(text, boolean) IS 'Internal: the plan of a single SELECT as text of JSON, run read-only if asked; read it through kappa.estimate_check';
+
+-- Values are compared as their type sorts them.  The settings keep the sample's rows from being fetched by reading the whole table.
+CREATE FUNCTION kappa.stats_distance(rel regclass, attnum smallint, tids tid[], whole boolean,
+	OUT ks double precision, OUT ks_noise double precision, OUT outside_share double precision, OUT new_max text,
+	OUT distinct_drift double precision, OUT sampled bigint)
+RETURNS record
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET jit = off
+AS $$
+DECLARE
+	a record;
+	s record;
+	table_rows double precision;
+	then_distinct double precision;
+	now_distinct double precision;
+	d record;
+BEGIN
+	SELECT quote_ident(t.attname) AS name, format_type(t.atttypid, -1) AS type, n.nspname AS schema, c.relname AS relation, t.attname, greatest(c.reltuples, 0) AS reltuples
+	  INTO STRICT a
+	  FROM pg_attribute t JOIN pg_class c ON c.oid = t.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+	 WHERE t.attrelid = stats_distance.rel AND t.attnum = stats_distance.attnum;
+	SELECT p.null_frac, p.n_distinct, p.most_common_vals, p.most_common_freqs, p.histogram_bounds
+	  INTO STRICT s
+	  FROM pg_stats p
+	 WHERE p.schemaname = a.schema AND p.tablename = a.relation AND p.attname = a.attname AND NOT p.inherited;
+
+	-- n_distinct from one row a page (neighbours repeat each other), or from all rows where all were read; as ANALYZE does
+	EXECUTE format($q$
+		SELECT sum(n) AS n, count(*) AS d, count(*) FILTER (WHERE n = 1) AS f1
+		  FROM (SELECT v, count(*) AS n
+		          FROM (SELECT DISTINCT ON (CASE WHEN $2 THEN t.ctid::text ELSE split_part(t.ctid::text, ',', 1) END) t.%1$s AS v
+		                  FROM ONLY %2$s t WHERE t.ctid = ANY ($1)) x
+		         WHERE v IS NOT NULL GROUP BY v) g
+		$q$, a.name, rel) INTO d USING tids, whole;
+	table_rows := CASE WHEN whole THEN d.n ELSE greatest(a.reltuples, d.n) END;
+	then_distinct := CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * table_rows ELSE s.n_distinct END;
+	IF whole THEN
+		now_distinct := d.d;
+	ELSIF d.n - d.f1 >= 30 THEN
+		now_distinct := d.n * d.d / (d.n - d.f1 + d.f1 * d.n / table_rows);
+	END IF;
+	distinct_drift := greatest(now_distinct / nullif(then_distinct, 0), then_distinct / nullif(now_distinct, 0));
+
+	IF s.histogram_bounds IS NULL AND s.most_common_vals IS NULL THEN
+		EXECUTE format('SELECT count(*), abs(avg((t.%I IS NULL)::integer) - $2) FROM ONLY %s t WHERE t.ctid = ANY ($1)', a.attname, rel)
+		   INTO sampled, ks USING tids, s.null_frac;
+		-- all of it NULL, or values too wide to be kept, of which the share of NULLs is all that can be compared
+		IF s.null_frac < 1 THEN
+			ks := NULL;
+		END IF;
+		RETURN;
+	END IF;
+
+	-- Both cumulative shares at each bound of the histogram.  n: the sample's rows of a value, f: its share in the statistics, ord: its number as a bound.
+	EXECUTE format($q$
+		WITH sample AS (
+			SELECT t.%1$s AS v, (dense_rank() OVER (ORDER BY ltrim(split_part(t.ctid::text, ',', 1), '(')::bigint) %% 2)::integer AS half
+			  FROM ONLY %2$s t WHERE t.ctid = ANY ($1)),
+		total AS (
+			SELECT count(*) AS n, count(v) AS nonnull, sum(half) AS odd FROM sample),
+		known AS (
+			SELECT $6 AS bounds, $5 AS null_frac, coalesce((SELECT sum(f) FROM unnest($4) f), 0) AS mcv),
+		places AS (
+			SELECT v, sum(n) AS n, sum(half) AS odd, sum(f) AS f, max(ord) AS ord
+			  FROM (SELECT v, 1 AS n, half, 0::float8 AS f, NULL::bigint AS ord FROM sample WHERE v IS NOT NULL
+			        UNION ALL SELECT v, 0, 0, f, NULL FROM unnest($3::text::%3$s[], $4) m(v, f)
+			        UNION ALL SELECT v, 0, 0, 0, ord FROM unnest($2::text::%3$s[]) WITH ORDINALITY b(v, ord)) x
+			 GROUP BY v),
+		sums AS (
+			SELECT v, n, ord, f, sum(n) OVER upto AS cn, sum(odd) OVER upto AS codd, sum(f) OVER upto AS cf,
+			       count(*) FILTER (WHERE ord IS NOT NULL OR f > 0) OVER upto AS known_below,
+			       count(*) FILTER (WHERE ord IS NOT NULL OR f > 0) OVER () AS known_values
+			  FROM places WINDOW upto AS (ORDER BY v)),
+		shares AS (
+			SELECT s.*,
+			       s.cn / t.n::float8 AS now_upto,
+			       (s.cn - s.n) / t.n::float8 AS now_below,
+			       CASE WHEN k.bounds > 1 THEN s.cf + (1 - k.null_frac - k.mcv) * (s.ord - 1) / (k.bounds - 1)
+			            ELSE s.cf / nullif(k.mcv, 0) * (1 - k.null_frac) END AS then_upto,
+			       CASE WHEN k.bounds > 1 THEN 0 ELSE s.f / nullif(k.mcv, 0) * (1 - k.null_frac) END AS then_here,
+			       abs(s.codd / nullif(t.odd, 0)::float8 - (s.cn - s.codd) / nullif(t.n - t.odd, 0)::float8) AS halves
+			  FROM sums s, total t, known k)
+		SELECT max(greatest(0, CASE WHEN then_here > 0 THEN abs(then_upto - now_upto)
+		                            ELSE greatest(then_upto - now_upto, now_below - then_upto) END)
+		          ) FILTER (WHERE ord IS NOT NULL OR then_here > 0),
+		       max(halves) / 2,
+		       (SELECT sum(n) FROM shares WHERE known_below = 0 OR (known_below = known_values AND ord IS NULL AND f = 0)) / nullif((SELECT nonnull FROM total), 0)::float8,
+		       (SELECT v::text FROM shares WHERE known_below = known_values AND ord IS NULL AND f = 0 ORDER BY v DESC LIMIT 1),
+		       (SELECT n FROM total)
+		  FROM shares
+		$q$, a.name, rel, a.type)
+	   INTO ks, ks_noise, outside_share, new_max, sampled
+	  USING tids, s.histogram_bounds::text, s.most_common_vals::text, s.most_common_freqs::float8[], s.null_frac::float8,
+	        coalesce(array_length(s.histogram_bounds::text::text[], 1), 0);
+	outside_share := CASE WHEN sampled > 0 THEN coalesce(outside_share, 0) END;
+	ks_noise := CASE WHEN whole THEN 0 ELSE ks_noise END;
+END
+$$;
+COMMENT ON FUNCTION kappa.stats_distance(regclass, smallint, tid[], boolean) IS 'Internal: how far a sample of a column is from its statistics; read it through kappa.stats_staleness';
+
+CREATE FUNCTION kappa.stats_staleness(rel regclass, pages integer DEFAULT 256)
+RETURNS TABLE (
+	col name,
+	mods_ratio double precision,
+	ks double precision,
+	outside_share double precision,
+	new_max text,
+	n_distinct_drift double precision,
+	ks_noise double precision,
+	sampled bigint,
+	last_analyze timestamptz,
+	severity text,
+	reason text,
+	advice text,
+	confidence text,
+	inputs_age interval)
+LANGUAGE plpgsql VOLATILE ROWS 20
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+	c record;
+	a record;
+	places tid[];
+	pages_read bigint;
+	pages_there bigint;
+	rows_seen bigint;
+	d record;
+	whole boolean;
+	obstacle text;
+	mods text := '';
+BEGIN
+	SELECT k.relkind, k.relpersistence, k.reltuples, k.oid::regclass::text AS name, k.relnamespace, k.relam
+	  INTO c FROM pg_class k WHERE k.oid = stats_staleness.rel;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	SELECT greatest(t.last_analyze, t.last_autoanalyze) AS analyzed, t.n_mod_since_analyze AS mods
+	  INTO d FROM pg_stat_all_tables t WHERE t.relid = stats_staleness.rel;
+	last_analyze := d.analyzed;
+	inputs_age := clock_timestamp() - last_analyze;
+	-- a standby does not count, nor does a server that is told not to
+	IF NOT pg_is_in_recovery() AND current_setting('track_counts')::boolean THEN
+		mods_ratio := CASE WHEN c.reltuples >= 0 THEN d.mods / greatest(c.reltuples, 1)::float8 END;
+		mods := format('; %s rows changed since the last ANALYZE', d.mods);
+	END IF;
+
+	obstacle := CASE
+		WHEN c.relkind = 'p' THEN 'a partitioned table has no rows of its own: look at its partitions'
+		WHEN c.relkind = 'f' THEN 'the rows of a foreign table are elsewhere'
+		WHEN c.relkind NOT IN ('r', 'm', 't') THEN 'it is not a table'
+		WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'it is a temporary table of another session'
+		WHEN c.relam <> (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap') THEN 'its access method is not heap'
+		WHEN row_security_active(stats_staleness.rel) THEN 'row security shows only a part of the rows to this role'
+		WHEN NOT has_any_column_privilege(stats_staleness.rel, 'SELECT')
+		THEN format('role %I may not SELECT from it, and sees no statistics of it', CURRENT_USER)
+		WHEN NOT has_column_privilege(stats_staleness.rel, 'ctid', 'SELECT')
+		THEN format('the sample is found by ctid, which role %I may not SELECT', CURRENT_USER)
+	END;
+	IF obstacle IS NULL THEN
+		BEGIN
+			SELECT s.tids, s.pages_read, s.pages_there, s.rows_seen INTO places, pages_read, pages_there, rows_seen
+			  FROM kappa.sample_rows(stats_staleness.rel, greatest(coalesce(stats_staleness.pages, 256), 1), 4000) s;
+			whole := pages_read = pages_there AND rows_seen <= 4000;
+		EXCEPTION WHEN lock_not_available THEN
+			obstacle := 'it is locked: nobody may read it now';
+		END;
+	END IF;
+
+	FOR a IN
+		SELECT t.attnum, t.attname, t.attstattarget, has_column_privilege(stats_staleness.rel, t.attnum, 'SELECT') AS readable,
+		       p.attname IS NOT NULL AS known,
+		       EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod JOIN pg_type y ON y.oid = t.atttypid
+		                WHERE m.amname = 'btree' AND o.opcdefault
+		                  AND (o.opcintype IN (t.atttypid, y.typbasetype)
+				                       OR (o.opcintype = 'anyenum'::regtype AND y.typtype = 'e')
+		                       OR (o.opcintype = 'anyrange'::regtype AND y.typtype = 'r')
+		                       OR (o.opcintype = 'anymultirange'::regtype AND y.typtype = 'm')
+		                       OR (o.opcintype = 'text'::regtype AND t.atttypid = 'varchar'::regtype)
+		                       OR (o.opcintype = 'inet'::regtype AND t.atttypid = 'cidr'::regtype))) AS sortable,
+		       format_type(t.atttypid, NULL) AS type
+		  FROM pg_attribute t
+		  JOIN pg_class k ON k.oid = t.attrelid
+		  JOIN pg_namespace n ON n.oid = k.relnamespace
+		  LEFT JOIN pg_stats p ON p.schemaname = n.nspname AND p.tablename = k.relname AND p.attname = t.attname AND NOT p.inherited
+		 WHERE t.attrelid = stats_staleness.rel AND t.attnum > 0 AND NOT t.attisdropped
+		 ORDER BY t.attnum
+	LOOP
+		col := a.attname;
+		ks := NULL;
+		outside_share := NULL;
+		new_max := NULL;
+		n_distinct_drift := NULL;
+		ks_noise := NULL;
+		sampled := NULL;
+		confidence := NULL;
+		severity := 'unknown';
+		advice := NULL;
+		reason := CASE
+			WHEN obstacle IS NOT NULL THEN obstacle
+			WHEN NOT a.readable THEN format('role %I may not SELECT this column, and sees no statistics of it', CURRENT_USER)
+			WHEN rows_seen = 0 AND whole THEN 'the table is empty'
+			WHEN rows_seen = 0 THEN format('the %s pages read held no row', pages_read)
+			WHEN a.attstattarget = 0 THEN 'its statistics target is 0: ANALYZE leaves it out'
+			WHEN NOT a.known THEN 'it has no statistics: it was never analyzed since it has rows'
+			WHEN NOT a.sortable THEN format('values of type %s have no order of their own that could be compared with', a.type)
+		END;
+		IF obstacle IS NULL AND a.readable AND NOT a.known AND rows_seen > 0 AND a.attstattarget IS DISTINCT FROM 0 THEN
+			severity := 'warn';
+			advice := format('ANALYZE %s (%I);', c.name, a.attname);
+			confidence := 'high';
+		ELSIF rows_seen = 0 AND whole AND obstacle IS NULL THEN
+			severity := 'ok';
+			confidence := 'high';
+		ELSIF reason IS NULL THEN
+			SELECT x.* INTO d FROM kappa.stats_distance(stats_staleness.rel, a.attnum, places, whole) x;
+			ks := d.ks;
+			ks_noise := d.ks_noise;
+			outside_share := d.outside_share;
+			new_max := d.new_max;
+			n_distinct_drift := d.distinct_drift;
+			sampled := d.sampled;
+			severity := CASE
+				WHEN ks IS NULL THEN 'unknown'
+				WHEN (ks > 0.3 AND ks > 2 * coalesce(ks_noise, 0)) OR outside_share > 0.2 THEN 'critical'
+				WHEN (ks > 0.1 AND ks > 2 * coalesce(ks_noise, 0)) OR outside_share > 0.05 THEN 'warn'
+				ELSE 'ok' END;
+			confidence := CASE
+				WHEN severity = 'unknown' THEN NULL
+				WHEN whole OR (pages_read >= 200 AND sampled >= 1000) THEN 'high'
+				WHEN pages_read >= 50 AND sampled >= 300 THEN 'medium'
+				ELSE 'low' END;
+			reason := CASE
+				WHEN ks IS NULL THEN 'its statistics hold no values (they are too wide, or too few)'
+				ELSE format('of %s rows sampled on %s of %s pages %s %% lie outside the statistics'' values%s; the greatest distance of the distributions is %s%s',
+				            sampled, pages_read, pages_there, round((100 * coalesce(outside_share, 0))::numeric, 1),
+				            CASE WHEN new_max IS NULL THEN '' ELSE ' (they end before the column does)' END, round(ks::numeric, 3), mods) END;
+			IF severity IN ('warn', 'critical') THEN
+				advice := format('ANALYZE %s (%I);', c.name, a.attname);
+			END IF;
+		END IF;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION kappa.stats_staleness(regclass, integer) IS
+	'How far the planner''s statistics of each column are from a fresh sample of the table, taken from so many evenly spread pages; columns that the caller may not SELECT are unknown';
+
+-- One node of a plan a row, in the order of EXPLAIN's text.
+CREATE FUNCTION kappa.estimate_check(query text, run boolean DEFAULT false)
+RETURNS TABLE (
+	node integer,
+	depth integer,
+	operation text,
+	rel regclass,
+	condition text,
+	est double precision,
+	actual double precision,
+	loops double precision,
+	qerror double precision,
+	severity text,
+	reason text,
+	advice text,
+	confidence text,
+	inputs_age interval)
+LANGUAGE sql VOLATILE ROWS 10
+SET jit = off
+BEGIN ATOMIC
+	WITH RECURSIVE plan AS (
+		SELECT p.plan -> 0 -> 'Plan' AS n, 1 AS depth, ARRAY[1] AS path, false AS cut_short
+		  FROM (SELECT kappa.explain(estimate_check.query, estimate_check.run)::jsonb AS plan) p
+		UNION ALL
+		SELECT c.n, p.depth + 1, p.path || c.i::integer,
+		       -- who reads from a LIMIT, or the inside of a semi join, may stop early; a sort or a hash reads all
+		       (p.cut_short OR p.n ->> 'Node Type' = 'Limit' OR p.n ->> 'Join Type' IN ('Semi', 'Anti') OR c.n ->> 'Subplan Name' IS NOT NULL)
+		       AND p.n ->> 'Node Type' NOT IN ('Sort', 'Hash', 'Aggregate', 'Materialize')
+		  FROM plan p, pg_catalog.jsonb_array_elements(p.n -> 'Plans') WITH ORDINALITY c(n, i)),
+	nodes AS (
+		SELECT pg_catalog.row_number() OVER (ORDER BY p.path)::integer AS node,
+		       p.depth,
+		       p.n,
+		       p.cut_short,
+		       CASE WHEN p.n ? 'Relation Name'
+		            THEN pg_catalog.to_regclass(pg_catalog.format('%I.%I', p.n ->> 'Schema', p.n ->> 'Relation Name')) END AS rel,
+		       pg_catalog.concat_ws(' AND ', p.n ->> 'Index Cond', p.n ->> 'Recheck Cond', p.n ->> 'Hash Cond', p.n ->> 'Merge Cond',
+		                            p.n ->> 'TID Cond', p.n ->> 'Join Filter', p.n ->> 'Filter') AS condition,
+		       (p.n ->> 'Plan Rows')::double precision AS est,
+		       CASE WHEN (p.n ->> 'Actual Loops')::double precision > 0 THEN (p.n ->> 'Actual Rows')::double precision END AS actual,
+		       (p.n ->> 'Actual Loops')::double precision AS loops
+		  FROM plan p)
+	SELECT n.node,
+	       n.depth,
+	       n.n ->> 'Node Type' || COALESCE(' on ' || n.rel::text, ''),
+	       n.rel,
+	       NULLIF(n.condition, ''),
+	       n.est,
+	       n.actual,
+	       n.loops,
+	       q.qerror,
+	       l.severity,
+	       CASE WHEN n.loops IS NULL THEN pg_catalog.format('%s rows estimated; not run (run => true runs it)', n.est)
+	            WHEN n.loops = 0 THEN 'never executed'
+	            ELSE pg_catalog.format('%s rows estimated, %s found%s: wrong by a factor of %s%s', n.est, n.actual,
+	                                   CASE WHEN n.loops > 1 THEN pg_catalog.format(' in each of %s loops', n.loops) ELSE '' END,
+	                                   pg_catalog.round(q.qerror::numeric, 1),
+	                                   CASE WHEN n.cut_short THEN ', but what reads from it may have stopped early' ELSE '' END)
+	       END,
+	       CASE WHEN l.severity NOT IN ('warn', 'critical') OR n.rel IS NULL THEN NULL
+	            WHEN t.stale THEN pg_catalog.format('ANALYZE %s;', n.rel)
+	            WHEN pg_catalog.array_length(x.columns, 1) BETWEEN 2 AND 8
+	            THEN pg_catalog.format(E'CREATE STATISTICS %I ON %s FROM %s;\nANALYZE %s;',
+	                                   pg_catalog."left"((n.n ->> 'Relation Name') || '_' || pg_catalog.array_to_string(x.columns, '_'), 55) || '_stat',
+	                                   (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(u.c), ', ') FROM pg_catalog.unnest(x.columns) u(c)), n.rel, n.rel)
+	            WHEN pg_catalog.array_length(x.columns, 1) = 1
+	            THEN pg_catalog.format(E'ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 1000;\nANALYZE %s;', n.rel, x.columns[1], n.rel)
+	       END,
+	       CASE WHEN n.actual IS NULL THEN NULL WHEN n.cut_short THEN 'low' ELSE 'high' END,
+	       pg_catalog.clock_timestamp() - t.analyzed
+	  FROM nodes n
+	 CROSS JOIN LATERAL (
+	        SELECT GREATEST(GREATEST(n.est, 1) / GREATEST(n.actual, 1), GREATEST(n.actual, 1) / GREATEST(n.est, 1)) AS qerror
+	         WHERE n.actual IS NOT NULL
+	        UNION ALL SELECT NULL WHERE n.actual IS NULL) q
+	 CROSS JOIN LATERAL (
+	        SELECT CASE WHEN n.actual IS NULL AND n.loops = 0 THEN 'ok'
+	                    WHEN n.actual IS NULL THEN 'unknown'
+	                    WHEN n.cut_short AND q.qerror >= 10 THEN 'info'
+	                    WHEN q.qerror >= 100 THEN 'critical'
+	                    WHEN q.qerror >= 10 THEN 'warn'
+	                    ELSE 'ok'
+	               END AS severity) l
+	  LEFT JOIN LATERAL (
+	        SELECT GREATEST(s.last_analyze, s.last_autoanalyze) AS analyzed,
+	               GREATEST(s.last_analyze, s.last_autoanalyze) IS NULL OR s.n_mod_since_analyze > 0.05 * GREATEST(c.reltuples, 1) AS stale
+	          FROM pg_catalog.pg_stat_all_tables s JOIN pg_catalog.pg_class c ON c.oid = s.relid
+	         WHERE s.relid = n.rel) t ON true
+	  LEFT JOIN LATERAL (
+	        SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) AS columns
+	          FROM pg_catalog.pg_attribute a
+	         WHERE a.attrelid = n.rel AND a.attnum > 0 AND NOT a.attisdropped
+	           AND n.condition ~ ('(^|[^[:alnum:]_"''])' || pg_catalog.regexp_replace(pg_catalog.quote_ident(a.attname), '([^[:alnum:]_])', '\\\1', 'g') || '([^[:alnum:]_"(]|$)')) x ON true
+	 ORDER BY n.node;
+END;
+COMMENT ON FUNCTION kappa.estimate_check(text, boolean) IS
+	'Rows estimated and found for each node of the plan of a single SELECT; run => true runs it, as the caller and read-only, else there are only the estimates';
 -- == end statistics ==
 
 ----------------------------------------------------------------------------
