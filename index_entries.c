@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "index_entries.h"
 #include "key_table.h"
+#include "stream_wal.h"
 
 #define FIRST_CAPACITY	1024
 
@@ -188,7 +189,10 @@ index_entries_end(IndexEntries *entries, EState *estate)
 	{
 		EntriesOfIndex *index = &entries->indexes[i];
 
+		int64		since = stream_wal_now();
+
 		insert_sorted(entries, index, estate);
+		stream_wal_of_index(RelationGetRelid(index->rel), since);
 		entries->rri->ri_IndexRelationDescs[index->number] = index->rel;
 	}
 	MemoryContextDelete(entries->context);

@@ -640,6 +640,8 @@ mark_written(Work *work, const WriteArg *range)
 		work->batch->verdicts[work->rows[i].message] =
 			range->taken > 0 ? VERDICT_STORED : VERDICT_FILTERED;
 	work->batch->nrows += range->taken;
+	if (range->taken > 0)
+		work->batch->row_bytes += work->target->row_bytes;
 	work->succeeded++;
 	work->bad_in_a_row = 0;
 }
@@ -788,6 +790,7 @@ write_until_stop(Work *work)
 		FreeErrorData(error);
 		work->redo = false;
 		work->batch->nrows = 0;
+		work->batch->row_bytes = 0;
 		for (int i = 0; i < work->nrows; i++)
 			if (work->batch->verdicts[work->rows[i].message] == VERDICT_STORED)
 				work->batch->verdicts[work->rows[i].message] = VERDICT_NONE;

@@ -40,6 +40,7 @@ typedef struct Batch
 	TimestampTz *event_times;	/* newest of a message's rows, DT_NOBEGIN: none */
 	List	   *dead;			/* of DeadLetter */
 	int64		nrows;			/* rows that went to the target */
+	int64		row_bytes;		/* of their columns */
 	bool		suspect;		/* with care: a transient error may be one message's own */
 	/* window views; whoever makes the batch fills these in where there are any */
 	int			worker;			/* whose partials are written */

@@ -33,7 +33,6 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "executor/instrument.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -137,8 +136,7 @@ batch_transaction(bool careful)
 {
 	Intake	   *intake = worker.intake;
 	Batch	   *batch;
-	WalUsage	wal_start = pgWalUsage;
-	WalUsage	wal = {0};
+	StreamWal	wal;
 	int			stopped;
 
 	begin_under_lock();
@@ -153,8 +151,9 @@ batch_transaction(bool careful)
 	FAULT_POINT("before_commit");
 	CommitTransactionCommand();
 	FAULT_POINT("after_commit");
-	WalUsageAccumDiff(&wal, &pgWalUsage, &wal_start);
-	worker_slot_commit(worker.slot, intake->nmessages, batch->nrows, intake->bytes, wal.wal_bytes);
+	stream_wal_take(&wal);
+	wal.row_bytes = batch->row_bytes;
+	worker_slot_commit(worker.slot, intake->nmessages, batch->nrows, intake->bytes, &wal);
 	worker.stopped = stopped > 0 || batch->view_stopped;
 }
 

@@ -2080,7 +2080,90 @@ COMMENT ON COLUMN kappa.buffer_usage.advice IS 'SQL that helps; NULL: nothing to
 COMMENT ON COLUMN kappa.buffer_usage.confidence IS 'high; medium where the relation''s size is not known';
 COMMENT ON COLUMN kappa.buffer_usage.inputs_age IS 'NULL: read now';
 
-GRANT SELECT ON kappa.hot_status, kappa.buffer_usage TO PUBLIC;
+CREATE FUNCTION kappa.worker_wal(
+	OUT subscription integer,
+	OUT worker integer,
+	OUT batches bigint,
+	OUT rows bigint,
+	OUT row_bytes bigint,
+	OUT wal_records bigint,
+	OUT wal_fpi bigint,
+	OUT wal_bytes bigint,
+	OUT index_bytes jsonb,
+	OUT last_commit_time timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'kappa_worker_wal'
+LANGUAGE C VOLATILE STRICT ROWS 10;
+COMMENT ON FUNCTION kappa.worker_wal() IS 'Internal: WAL of each worker of this database since its slot was made; read it through kappa.stream_wal';
+
+CREATE VIEW kappa.stream_wal WITH (security_barrier) AS
+SELECT s.name,
+       w.rows,
+       w.row_bytes,
+       w.records,
+       w.wal_bytes,
+       w.fpi,
+       a.wa_wal,
+       i.per_index_share,
+       w.rows / NULLIF(w.batches, 0)::double precision AS batch,
+       l.severity,
+       CASE WHEN NOT kappa.preloaded() THEN 'pg_kappa is not in shared_preload_libraries: no worker counts'
+            WHEN w.rows IS NULL THEN 'no worker has run since the server was started or the subscription enabled'
+            WHEN w.rows = 0 THEN 'no row was stored since the workers began to count'
+            ELSE pg_catalog.format('%s of WAL for %s rows of %s: %s times as much, in batches of %s rows; %s full-page images',
+                                   pg_catalog.pg_size_pretty(w.wal_bytes), w.rows, pg_catalog.pg_size_pretty(w.row_bytes),
+                                   pg_catalog.round(a.wa_wal::numeric, 1), pg_catalog.round(w.rows / NULLIF(w.batches, 0)::numeric, 1), w.fpi)
+       END AS reason,
+       CASE WHEN l.severity <> 'warn' THEN NULL
+            WHEN w.rows < 100 * w.batches
+            THEN pg_catalog.format('SELECT kappa.alter_subscription(%L, batch_wait => %L);', s.name,
+                                   GREATEST(2 * s.batch_wait, interval '1 s')::text)
+            ELSE 'SELECT * FROM kappa.wal_volume((pg_control_checkpoint()).redo_lsn);'
+       END AS advice,
+       CASE WHEN l.severity = 'unknown' THEN NULL WHEN w.rows < 1000 THEN 'low' ELSE 'high' END AS confidence,
+       pg_catalog.clock_timestamp() - w.last_commit_time AS inputs_age
+  FROM kappa.subscription s
+  LEFT JOIN LATERAL (
+        SELECT pg_catalog.sum(k.rows)::bigint AS rows,
+               pg_catalog.sum(k.row_bytes)::bigint AS row_bytes,
+               pg_catalog.sum(k.wal_records)::bigint AS records,
+               pg_catalog.sum(k.wal_bytes)::bigint AS wal_bytes,
+               pg_catalog.sum(k.wal_fpi)::bigint AS fpi,
+               pg_catalog.sum(k.batches)::bigint AS batches,
+               pg_catalog.bool_and(k.index_bytes IS NOT NULL) AS split,
+               pg_catalog.max(k.last_commit_time) AS last_commit_time
+          FROM kappa.worker_wal() k
+         WHERE k.subscription = s.id) w ON true
+ CROSS JOIN LATERAL (SELECT w.wal_bytes / NULLIF(w.row_bytes, 0)::double precision AS wa_wal) a
+  LEFT JOIN LATERAL (
+        SELECT pg_catalog.jsonb_object_agg(x.index, pg_catalog.round(x.bytes / NULLIF(w.wal_bytes, 0), 4)) AS per_index_share
+          FROM (SELECT e.key AS index, pg_catalog.sum(e.value::text::numeric) AS bytes
+                  FROM kappa.worker_wal() k, pg_catalog.jsonb_each(k.index_bytes) e
+                 WHERE k.subscription = s.id
+                 GROUP BY e.key) x
+         WHERE w.split) i ON true
+ CROSS JOIN LATERAL (
+        SELECT CASE WHEN COALESCE(w.rows, 0) = 0 THEN 'unknown' WHEN a.wa_wal > 10 THEN 'warn' ELSE 'ok' END AS severity) l
+ WHERE pg_catalog.pg_has_role(s.owner::oid, 'MEMBER'::text)
+    OR pg_catalog.pg_has_role('pg_monitor'::name, 'MEMBER'::text);
+
+COMMENT ON VIEW kappa.stream_wal IS 'WAL that each subscription''s workers wrote since they began to count, exact: the server''s own counter, read around everything they do';
+COMMENT ON COLUMN kappa.stream_wal.name IS 'Subscription';
+COMMENT ON COLUMN kappa.stream_wal.rows IS 'Rows stored';
+COMMENT ON COLUMN kappa.stream_wal.row_bytes IS 'Bytes of their columns, without row headers, before compression and TOAST';
+COMMENT ON COLUMN kappa.stream_wal.records IS 'WAL records written';
+COMMENT ON COLUMN kappa.stream_wal.wal_bytes IS 'Bytes of WAL written: rows, indexes, positions, dead letters, windows, commits, failed tries';
+COMMENT ON COLUMN kappa.stream_wal.fpi IS 'Full-page images among them';
+COMMENT ON COLUMN kappa.stream_wal.wa_wal IS 'Write amplification: WAL bytes for each byte of the rows';
+COMMENT ON COLUMN kappa.stream_wal.per_index_share IS 'Share of the WAL bytes that entries of each index took, 0 to 1; NULL: rows went by SQL, where it cannot be told';
+COMMENT ON COLUMN kappa.stream_wal.batch IS 'Rows in a batch, on average';
+COMMENT ON COLUMN kappa.stream_wal.severity IS 'warn: wa_wal over 10; ok; unknown';
+COMMENT ON COLUMN kappa.stream_wal.reason IS 'The severity''s numbers, in a sentence';
+COMMENT ON COLUMN kappa.stream_wal.advice IS 'SQL that helps; NULL: nothing to do';
+COMMENT ON COLUMN kappa.stream_wal.confidence IS 'high; low for fewer than 1,000 rows';
+COMMENT ON COLUMN kappa.stream_wal.inputs_age IS 'Time since the last batch was counted';
+
+GRANT SELECT ON kappa.hot_status, kappa.buffer_usage, kappa.stream_wal TO PUBLIC;
 -- == end wal ==
 
 ----------------------------------------------------------------------------

@@ -550,7 +550,7 @@ worker_slot_backoff(int index, const char *reason, TimestampTz next_retry)
 }
 
 void
-worker_slot_commit(int index, int64 messages, int64 rows, int64 bytes, int64 wal_bytes)
+worker_slot_commit(int index, int64 messages, int64 rows, int64 bytes, const StreamWal *wal)
 {
 	SharedSlot *slot = &shared->slots[index];
 	TimestampTz now = GetCurrentTimestamp();
@@ -560,7 +560,7 @@ worker_slot_commit(int index, int64 messages, int64 rows, int64 bytes, int64 wal
 	stats->messages += messages;
 	stats->rows += rows;
 	stats->bytes += bytes;
-	stats->wal_bytes += wal_bytes;
+	stream_wal_add(&stats->wal, wal);
 	stats->batches++;
 	stats->last_commit_time = now;
 	slot->slot.failures = 0;
@@ -572,6 +572,17 @@ worker_slot_commit(int index, int64 messages, int64 rows, int64 bytes, int64 wal
 		slot->rate_start = now;
 		slot->rate_rows = 0;
 	}
+	SpinLockRelease(&slot->mutex);
+}
+
+/* WAL that no batch's commit has told of: of batches that failed, of stops, of the watermark */
+void
+worker_slot_wal(int index, const StreamWal *wal)
+{
+	SharedSlot *slot = &shared->slots[index];
+
+	SpinLockAcquire(&slot->mutex);
+	stream_wal_add(&slot->slot.stats.wal, wal);
 	SpinLockRelease(&slot->mutex);
 }
 

@@ -19,6 +19,8 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+#include "stream_wal.h"
+
 typedef enum WorkerState
 {
 	WORKER_WAITING,				/* wanted, no process yet */
@@ -38,7 +40,7 @@ typedef struct WorkerStats
 	int64		rows;
 	int64		bytes;
 	int64		batches;
-	int64		wal_bytes;
+	StreamWal	wal;			/* of all that the worker did */
 	int64		retries;
 	double		rows_per_s;		/* over the last seconds */
 	TimestampTz last_commit_time;
@@ -129,7 +131,8 @@ extern void worker_slot_detach(int index, WorkerState state, const char *reason,
 							   TimestampTz next_retry);
 extern void worker_slot_release(int index);
 extern void worker_slot_commit(int index, int64 messages, int64 rows, int64 bytes,
-							   int64 wal_bytes);
+							   const StreamWal *wal);
+extern void worker_slot_wal(int index, const StreamWal *wal);
 extern void worker_slot_retry(int index);
 extern void worker_slot_backoff(int index, const char *reason, TimestampTz next_retry);
 

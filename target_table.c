@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/heapam.h"
 #include "access/hio.h"
 #include "access/stratnum.h"
@@ -52,6 +53,7 @@
 #include "fault.h"
 #include "index_entries.h"
 #include "key_table.h"
+#include "stream_wal.h"
 #include "target_table.h"
 #include "upsert.h"
 
@@ -238,6 +240,7 @@ typedef struct InsertGroup
 
 typedef struct FastInsert
 {
+	TargetTable *target;
 	EState	   *estate;
 	ModifyTableState *mtstate;
 	ResultRelInfo *root;
@@ -258,6 +261,7 @@ fast_begin(FastInsert *insert, TargetTable *target, bool write)
 	ModifyTableState *mtstate = makeNode(ModifyTableState);
 
 	memset(insert, 0, sizeof(FastInsert));
+	insert->target = target;
 	insert->estate = estate;
 	insert->mtstate = mtstate;
 	insert->write = write;
@@ -310,6 +314,23 @@ all_wait(const InsertGroup *group)
 	return true;
 }
 
+/* The one index that is filled row by row; InvalidOid: there are several. */
+static Oid
+only_index(const ResultRelInfo *rri)
+{
+	Oid			found = InvalidOid;
+
+	for (int i = 0; i < rri->ri_NumIndices; i++)
+	{
+		if (rri->ri_IndexRelationDescs[i] == NULL)
+			continue;
+		if (OidIsValid(found))
+			return InvalidOid;
+		found = RelationGetRelid(rri->ri_IndexRelationDescs[i]);
+	}
+	return found;
+}
+
 static void
 group_flush(FastInsert *insert, InsertGroup *group)
 {
@@ -329,10 +350,16 @@ group_flush(FastInsert *insert, InsertGroup *group)
 		TupleTableSlot *slot = group->slots[i];
 		List	   *recheck = NIL;
 
+		insert->target->row_bytes += stream_row_bytes(slot);
 		if (group->entries)
 			index_entries_add(group->entries, slot);
 		if (indexes)
+		{
+			int64		since = stream_wal_now();
+
 			recheck = insert_index_tuples(rri, slot, estate);
+			stream_wal_of_index(only_index(rri), since);
+		}
 		if (triggers)
 			ExecARInsertTriggers(estate, rri, slot, recheck,
 								 insert->mtstate->mt_transition_capture);
@@ -554,7 +581,7 @@ present_columns(TargetTable *target, const Row *row, bool keys_only, int *attnos
 }
 
 static Tuplestorestate *
-store_rows(TupleDesc desc, const int *attnos, Row *rows, int n)
+store_rows(TupleDesc desc, const int *attnos, Row *rows, int n, int64 *bytes)
 {
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 	Datum	   *values = palloc(sizeof(Datum) * Max(desc->natts, 1));
@@ -567,6 +594,7 @@ store_rows(TupleDesc desc, const int *attnos, Row *rows, int n)
 			values[i] = rows[r].values[attnos[i] - 1];
 			nulls[i] = rows[r].nulls[attnos[i] - 1];
 		}
+		*bytes += heap_compute_data_size(desc, values, nulls);
 		tuplestore_putvalues(store, desc, values, nulls);
 	}
 	return store;
@@ -578,7 +606,8 @@ execute_on_rows(TargetTable *target, const char *sql, TupleDesc desc, const int 
 				Row *rows, int n)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
-	Tuplestorestate *store = store_rows(desc, attnos, rows, n);
+	int64		bytes = 0;
+	Tuplestorestate *store = store_rows(desc, attnos, rows, n, &bytes);
 	int64		processed;
 	int			rc;
 
@@ -598,6 +627,9 @@ execute_on_rows(TargetTable *target, const char *sql, TupleDesc desc, const int 
 	processed = (int64) SPI_processed;
 	SPI_finish();
 	tuplestore_end(store);
+	stream_wal_unsplit();
+	if (!rows[0].delete)
+		target->row_bytes += bytes;
 	return processed;
 }
 
@@ -853,6 +885,7 @@ write_upsert(TargetTable *target, const Row *given, int n)
 int64
 target_write(TargetTable *target, Row *rows, int n)
 {
+	target->row_bytes = 0;
 	if (n == 0)
 		return 0;
 	if (target->sub->upsert)

@@ -50,6 +50,7 @@ typedef struct TargetTable
 	KeyEquality *equality;		/* by key column, as key_index has it */
 	bool		by_index;		/* upsert.h; otherwise by SQL */
 	bool		careful;		/* an error is being looked for: by SQL, which waits as it should */
+	int64		row_bytes;		/* of the columns that the last target_write stored */
 } TargetTable;
 
 /*

@@ -44,6 +44,7 @@
 
 #include "compat.h"
 #include "fault.h"
+#include "stream_wal.h"
 #include "upsert.h"
 
 typedef struct Upsert
@@ -60,6 +61,7 @@ typedef struct Upsert
 	TupleTableSlot *old;
 	TupleTableSlot *new;
 	bool		hinted;			/* hint_changed has been called */
+	Oid			only_index;		/* the table's one index; InvalidOid: there are more */
 } Upsert;
 
 /* ---------------------------------------------------------------- which tables */
@@ -237,6 +239,8 @@ upsert_begin(Upsert *upsert, TargetTable *target)
 		make_keys(upsert, index);
 		upsert->scan = index_begin(target->rel, index, &upsert->dirty, upsert->nkeys);
 	}
+	if (upsert->rri->ri_NumIndices == 1)
+		upsert->only_index = target->key_index;
 	if (upsert->scan == NULL)
 		elog(ERROR, "index %u of relation \"%s\" is not among its indexes any more",
 			 target->key_index, RelationGetRelationName(target->rel));
@@ -385,16 +389,20 @@ static bool
 update(Upsert *upsert, const Row *row)
 {
 	IndexUpdate indexes;
+	int64		since;
 
 	fill_new(upsert, row, true);
 	if (!update_row(upsert->target->rel, &upsert->old->tts_tid, upsert->new, upsert->estate->es_output_cid,
 					&indexes))
 		return false;
+	upsert->target->row_bytes += stream_row_bytes(upsert->new);
 	if (indexes == INDEXES_NONE)
 		return true;
 	if (!upsert->hinted)
 		hint_changed(upsert);
+	since = stream_wal_now();
 	update_index_tuples(upsert->rri, upsert->new, upsert->estate, indexes);
+	stream_wal_of_index(upsert->only_index, since);
 	return true;
 }
 
@@ -435,14 +443,19 @@ insert(Upsert *upsert, const Row *row)
 	TransactionId xid = GetCurrentTransactionId();
 	uint32		token;
 	bool		conflict = false;
+	int64		since;
 
 	fill_new(upsert, row, false);
 	token = SpeculativeInsertionLockAcquire(xid);
 	table_tuple_insert_speculative(upsert->target->rel, upsert->new, upsert->estate->es_output_cid,
 								   0, NULL, token);
+	since = stream_wal_now();
 	insert_index_tuples_if_new(upsert->rri, upsert->new, upsert->estate, &conflict, upsert->arbiters);
+	stream_wal_of_index(upsert->only_index, since);
 	table_tuple_complete_speculative(upsert->target->rel, upsert->new, token, !conflict);
 	SpeculativeInsertionLockRelease(xid);
+	if (!conflict)
+		upsert->target->row_bytes += stream_row_bytes(upsert->new);
 	return !conflict;
 }
 

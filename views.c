@@ -201,7 +201,7 @@ put_slot(ReturnSetInfo *rsinfo, const WorkerSlot *slot)
 	values[10] = Int64GetDatum(slot->stats.rows);
 	values[11] = Int64GetDatum(slot->stats.bytes);
 	values[12] = Int64GetDatum(slot->stats.batches);
-	values[13] = Int64GetDatum(slot->stats.wal_bytes);
+	values[13] = Int64GetDatum(slot->stats.wal.bytes);
 	values[14] = Int64GetDatum(slot->stats.retries);
 	values[15] = Float8GetDatum(slot->stats.rows_per_s);
 	set_time(&values[16], &nulls[16], slot->stats.last_commit_time);

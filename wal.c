@@ -38,14 +38,20 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
+#include "shmem.h"
 #include "wal_scan.h"
 
 PG_FUNCTION_INFO_V1(kappa_wal_records);
 PG_FUNCTION_INFO_V1(kappa_wal_updates);
 PG_FUNCTION_INFO_V1(kappa_pages_unless_locked);
+PG_FUNCTION_INFO_V1(kappa_worker_wal);
 
 typedef struct FileKey
 {
@@ -293,4 +299,74 @@ kappa_pages_unless_locked(PG_FUNCTION_ARGS)
 	if (pages < 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(pages);
+}
+
+/* ---------------------------------------------------------------- streams */
+
+/* "rel" or its number where it is gone */
+static void
+append_relation(StringInfo to, Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	if (name == NULL)
+		name = psprintf("%u", relid);
+	else
+		name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name);
+	escape_json(to, name);
+}
+
+/* {"index": bytes, ...}, with what several cost together as "several indexes" */
+static Datum
+index_bytes(const StreamWal *wal)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	for (int i = 0; i < wal->nindexes; i++)
+	{
+		appendStringInfoString(&json, i > 0 ? ", " : "");
+		append_relation(&json, wal->indexes[i]);
+		appendStringInfo(&json, ": " INT64_FORMAT, wal->index_bytes[i]);
+	}
+	if (wal->other_index_bytes > 0)
+		appendStringInfo(&json, "%s\"several indexes\": " INT64_FORMAT, wal->nindexes > 0 ? ", " : "",
+						 wal->other_index_bytes);
+	appendStringInfoChar(&json, '}');
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
+}
+
+/* kappa.worker_wal(): a row a worker slot of this database; numbers only, so everybody's. */
+Datum
+kappa_worker_wal(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			n;
+	WorkerSlot *slots;
+
+	InitMaterializedSRF(fcinfo, 0);
+	slots = worker_slots(MyDatabaseId, &n);
+	for (int i = 0; i < n; i++)
+	{
+		const WorkerStats *stats = &slots[i].stats;
+		Datum		values[10];
+		bool		nulls[10] = {0};
+
+		values[0] = Int32GetDatum(slots[i].subscription);
+		values[1] = Int32GetDatum(slots[i].worker);
+		values[2] = Int64GetDatum(stats->batches);
+		values[3] = Int64GetDatum(stats->rows);
+		values[4] = Int64GetDatum(stats->wal.row_bytes);
+		values[5] = Int64GetDatum(stats->wal.records);
+		values[6] = Int64GetDatum(stats->wal.images);
+		values[7] = Int64GetDatum(stats->wal.bytes);
+		nulls[8] = stats->wal.unsplit;
+		if (!nulls[8])
+			values[8] = index_bytes(&stats->wal);
+		nulls[9] = stats->last_commit_time == 0;
+		values[9] = TimestampTzGetDatum(stats->last_commit_time);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }

@@ -57,6 +57,16 @@ leave_library(int code, Datum arg)
 	worker.verifier = worker.client = NULL;
 }
 
+/* What was written without a batch's commit */
+void
+publish_wal(void)
+{
+	StreamWal	wal;
+
+	stream_wal_take(&wal);
+	worker_slot_wal(worker.slot, &wal);
+}
+
 /* Ended without a word (terminated, or an ERROR out of the loop). */
 void
 leave_slot(int code, Datum arg)
@@ -65,6 +75,7 @@ leave_slot(int code, Datum arg)
 
 	if (!worker_slot(worker.slot, &slot) || slot.pid != MyProcPid)
 		return;
+	publish_wal();
 	worker_slot_detach(worker.slot, WORKER_BACKOFF, code == 0 ? "terminated" : slot.last_error,
 					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												   backoff_delay(slot.failures + 1, RETRY_BASE_MS,

@@ -58,6 +58,7 @@ extern Worker worker;
 /* on_proc_exit and before_shmem_exit callbacks */
 extern void leave_library(int code, Datum arg);
 extern void leave_slot(int code, Datum arg);
+extern void publish_wal(void);
 
 /* These end the process. */
 extern void leave_to_reload(void) pg_attribute_noreturn();

@@ -222,6 +222,7 @@ publish_status(bool now_please)
 	for (int i = 0; i < worker.intake->nparts; i++)
 		publish_partition(&worker.intake->parts[i], now);
 	publish_state(now);
+	publish_wal();
 }
 
 /* Offsets to the consumer group, once the commit that they stand for is flushed. */

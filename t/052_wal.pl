@@ -35,7 +35,7 @@ sub lsn
 
 sub hot_counts { return sql("SELECT upd, hot FROM kappa.hot_status WHERE rel = '$_[0]'::regclass"); }
 
-sql('CREATE EXTENSION pg_walinspect; CREATE EXTENSION pg_prewarm; CREATE EXTENSION pg_visibility');
+sql('CREATE EXTENSION pg_walinspect; CREATE EXTENSION pg_prewarm; CREATE EXTENSION pageinspect');
 sql('CREATE ROLE monitor IN ROLE pg_monitor; CREATE ROLE nobody_at_all');
 seed();
 
@@ -224,5 +224,92 @@ for my $role ('monitor', 'nobody_at_all')
 {
 	is((as_role($role, "SELECT upd FROM kappa.hot_status WHERE rel = 'indexed'::regclass"))[0], 12000, "$role: hot_status, counters are everybody's");
 }
+
+# ---------------------------------------------------------------- streams
+
+# Three targets: all by multi-insert, by the key's index, by SQL (a BEFORE trigger).  Each is idle, gets messages,
+# is idle again; what lies in the WAL between is the stream's, but for the background writer's notes of running
+# transactions.  Only shared memory is looked at meanwhile: a look at a table could tidy one of its pages.
+my $address = broker_start();
+kappa_server($node, $address);
+sql(q{
+	CREATE TABLE fast (n bigint, seed bigint, pad text, kafka_partition integer, kafka_offset bigint, PRIMARY KEY (kafka_partition, kafka_offset));
+	CREATE INDEX "Fast pad" ON fast (pad);
+	CREATE INDEX fast_expression ON fast ((n % 10));
+	CREATE TABLE keyed (n bigint PRIMARY KEY, seed bigint, pad text);
+	CREATE TABLE triggered (n bigint, pad text);
+	CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+	CREATE TRIGGER before BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION nothing();
+});
+
+sub counters
+{
+	return split /\|/, sql("SELECT coalesce(sum(rows), 0), coalesce(sum(row_bytes), 0), coalesce(sum(wal_records), 0), coalesce(sum(wal_fpi), 0), coalesce(sum(wal_bytes), 0) FROM kappa.worker_wal() WHERE subscription = $_[0]");
+}
+
+# The end of the WAL, once all of it is flushed
+sub quiet_lsn
+{
+	my $lsn;
+
+	poll_until(10, sub { ($lsn, my $same) = split /\|/, sql('SELECT pg_current_wal_flush_lsn(), pg_current_wal_flush_lsn() = pg_current_wal_insert_lsn()'); $same eq 't' })
+	  or die 'the WAL is not flushed';
+	return $lsn;
+}
+
+for my $case ([ 'fast', 2, '' ], [ 'keyed', 1, q{, mode => 'upsert'} ], [ 'triggered', 1, '' ])
+{
+	my ($table, $workers, $options) = @$case;
+	my $messages = 3000 + pick(2000);
+
+	tool('create', $table, 2);
+	sql("SELECT kappa.subscribe('$table', 'main', '$table', '$table', workers => $workers$options)");
+	my $id = sql("SELECT id FROM kappa.subscription WHERE name = '$table'");
+
+	# the first message shows that the workers are there; then they are silent
+	tool('send', $table, $_, '-', '{"n": -1, "seed": 1, "pad": "first"}') for 0, 1;
+	poll_until(30, sub { (counters($id))[0] == 2 }) or die 'the first messages did not arrive';
+	sql('CHECKPOINT');
+	my @before = counters($id);
+	my $from = quiet_lsn();
+	my (@after, $upto, $written);
+
+	tool('produce', '--seed', pick(1_000_000), '--topic', $table, '--kind', 'plain', '--messages', $messages);
+	ok(poll_until(40, sub {
+		@after = counters($id);
+		return 0 if $after[0] - $before[0] < $messages;
+		$upto = quiet_lsn();
+		$written = sql("SELECT sum(count), sum(fpi_size) > 0, sum(combined_size) FROM pg_get_wal_stats('$from', '$upto', true) WHERE \"resource_manager/record_type\" NOT LIKE 'Standby/%'");
+		return $written eq join('|', $after[2] - $before[2], ($after[3] > $before[3] ? 't' : 'f'), $after[4] - $before[4]); }),
+		"$table: the stream's WAL is what lies in the WAL, to the byte")
+	  or diag("counted @after less @before, written $written");
+	note("$table: $written records, images, bytes");
+	next if $table eq 'keyed';
+	is( sql("SELECT row_bytes FROM kappa.stream_wal WHERE name = '$table'"), sql("SELECT sum(lp_len - t_hoff) FROM generate_series(0, pg_relation_size('$table') / 8192 - 1) b, heap_page_items(get_raw_page('$table', b::integer))"),
+		"$table: row_bytes is what stands on the pages");
+	is(sql("SELECT rows, batch > 0, wa_wal = wal_bytes / row_bytes::float8, severity, confidence FROM kappa.stream_wal WHERE name = '$table'"),
+		$messages + 2 . '|t|t|ok|high', "$table: kappa.stream_wal");
+}
+is(sql("SELECT per_index_share FROM kappa.stream_wal WHERE name = 'triggered'"), '', 'by SQL: what its indexes took is not known');
+is(sql("SELECT per_index_share ? 'public.keyed_pkey' FROM kappa.stream_wal WHERE name = 'keyed'"), 't', 'by the key: its index');
+
+# by index: the records of the index, since the table was empty
+for my $index ('fast_pkey', '"Fast pad"', 'fast_expression')
+{
+	my $counted = sql("SELECT sum((index_bytes->>('public.' || \$\$$index\$\$))::bigint) FROM kappa.worker_wal() JOIN kappa.subscription s ON s.id = subscription WHERE name = 'fast'") || 0;
+	my $written = sql("SELECT coalesce(sum(bytes), 0) FROM kappa.wal_volume('$start', NULL, 1000000000) WHERE rel = '$index'::regclass
+		AND record_type LIKE 'Btree/%' AND record_type NOT IN ('Btree/VACUUM', 'Btree/DELETE')");
+
+	cmp_ok(abs($counted - $written), '<', 0.01 * $written, "$index: $counted counted, $written written");
+}
+is(sql("SELECT (SELECT sum(v::float8) < 1 FROM jsonb_each_text(per_index_share) e(k, v)), (per_index_share->>'public.\"Fast pad\"')::float8 > 0.2 FROM kappa.stream_wal WHERE name = 'fast'"),
+	't|t', 'shares of the whole');
+
+# one row a batch: it warns, and the advice is an answer
+sql("SELECT kappa.alter_subscription('triggered', batch_rows => 1)");
+tool('produce', '--seed', 7, '--topic', 'triggered', '--kind', 'plain', '--messages', 300);
+sql("SELECT kappa.drain('triggered')");
+is((as_role('monitor', "SELECT count(*) FROM kappa.stream_wal WHERE wa_wal IS NOT NULL"))[0], 3, 'pg_monitor sees all streams');
+is((as_role('nobody_at_all', 'SELECT count(*) FROM kappa.stream_wal'))[0], 0, 'others see their own');
 
 done_testing();
