@@ -2190,7 +2190,7 @@ LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION kappa.explain(text, boolean) IS 'Internal: the plan of a single SELECT as text of JSON, run read-only if asked; read it through kappa.estimate_check';
 
 -- Values are compared as their type sorts them.  The settings keep the sample's rows from being fetched by reading the whole table.
-CREATE FUNCTION kappa.stats_distance(rel regclass, attnum smallint, tids tid[], whole boolean,
+CREATE FUNCTION kappa.stats_distance(rel regclass, attnum integer, tids tid[], whole boolean,
 	OUT ks double precision, OUT ks_noise double precision, OUT outside_share double precision, OUT new_max text,
 	OUT distinct_drift double precision, OUT sampled bigint)
 RETURNS record
@@ -2288,7 +2288,7 @@ BEGIN
 	ks_noise := CASE WHEN whole THEN 0 ELSE ks_noise END;
 END
 $$;
-COMMENT ON FUNCTION kappa.stats_distance(regclass, smallint, tid[], boolean) IS 'Internal: how far a sample of a column is from its statistics; read it through kappa.stats_staleness';
+COMMENT ON FUNCTION kappa.stats_distance(regclass, integer, tid[], boolean) IS 'Internal: how far a sample of a column is from its statistics; read it through kappa.stats_staleness';
 
 CREATE FUNCTION kappa.stats_staleness(rel regclass, pages integer DEFAULT 256)
 RETURNS TABLE (

@@ -12,7 +12,7 @@ use Test::More;
 
 # Nobody but the test writes: no autovacuum, no checkpoint by time.
 my $node = kappa_node('wal', 'autovacuum = off', 'checkpoint_timeout = 1h', 'max_wal_size = 4GB',
-	'shared_buffers = 128MB', 'wal_keep_size = 1GB');
+	'shared_buffers = 128MB', 'wal_keep_size = 1GB', 'wal_level = replica', 'max_wal_senders = 5');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -224,6 +224,26 @@ for my $role ('monitor', 'nobody_at_all')
 {
 	is((as_role($role, "SELECT upd FROM kappa.hot_status WHERE rel = 'indexed'::regclass"))[0], 12000, "$role: hot_status, counters are everybody's");
 }
+
+# ---------------------------------------------------------------- in recovery
+
+$node->backup('copy');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'copy', has_streaming => 1);
+$standby->start;
+my $seen = lsn();
+sql('INSERT INTO "Odd Name" SELECT g FROM generate_series(2000000, 2000500) g');
+my $seen_end = lsn();
+$node->wait_for_catchup($standby, 'replay', $seen_end);
+is( $standby->safe_psql('postgres', "SELECT sum(records), sum(bytes) FROM kappa.wal_volume('$seen', '$seen_end')"),
+	sql("SELECT sum(count), sum(combined_size) FROM pg_get_wal_stats('$seen', '$seen_end')"), 'a standby reads what it has replayed');
+(undef, undef, my $future) = $standby->psql('postgres', q{SELECT * FROM kappa.wal_volume('FFFF/0')});
+like($future, qr/in the future.*HINT:  In recovery WAL can be read up to pg_last_wal_replay_lsn/s, 'and says how far that is');
+is($standby->safe_psql('postgres', "SELECT DISTINCT severity, reason FROM kappa.hot_status"), 'unknown|a standby counts no updates of its own: ask the primary', 'hot_status on a standby');
+is($standby->safe_psql('postgres', "SELECT severity FROM kappa.buffer_usage WHERE rel = 'pg_class'::regclass"), 'ok', 'buffer_usage on a standby');
+is($standby->safe_psql('postgres', "SELECT string_agg(severity, ',') FROM kappa.stats_staleness('pg_class') WHERE col IN ('relname', 'relkind') AND mods_ratio IS NULL AND ks < 0.5"),
+	$standby->safe_psql('postgres', "SELECT string_agg(severity, ',') FROM kappa.stats_staleness('pg_class') WHERE col IN ('relname', 'relkind')"), 'stats_staleness on a standby: no mods_ratio');
+$standby->stop('immediate');
 
 # ---------------------------------------------------------------- streams
 
