@@ -31,6 +31,7 @@
 #include "utils/sortsupport.h"
 #include "utils/timestamp.h"
 #include "access/xlogreader.h"
+#include "pgstat.h"
 #if PG_VERSION_NUM >= 160000
 #include "utils/relfilenumbermap.h"
 #else
@@ -263,6 +264,17 @@ relation_of_file(Oid tablespace, Oid file)
 	return RelidByRelfilenumber(tablespace, file);
 #else
 	return RelidByRelfilenode(tablespace, file);
+#endif
+}
+
+/* Updates that went to another page for want of room; -1: not counted */
+static inline int64
+newpage_updates(const PgStat_StatTabEntry *entry)
+{
+#if PG_VERSION_NUM >= 160000
+	return entry->tuples_newpage_updated;
+#else
+	return -1;
 #endif
 }
 

@@ -1914,83 +1914,95 @@ END;
 COMMENT ON FUNCTION kappa.hot_misses(pg_lsn, pg_lsn, bigint) IS
 	'Updates of this database''s tables between two positions of the WAL (lsn2 NULL: to its end), by HOT, no room on the page, indexed column changed; reads at most max_bytes';
 
+CREATE FUNCTION kappa.newpage_updates(rel oid)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'kappa_newpage_updates'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION kappa.newpage_updates(oid) IS 'Internal: n_tup_newpage_upd, which there is from PostgreSQL 16 on; NULL before';
+
 -- The misses' causes are counted from 16 on.  On 15 only a table without any index tells by itself.
+-- OFFSET 0: each counter is read once.
 CREATE VIEW kappa.hot_status AS
-SELECT t.relid::regclass AS rel,
-       t.n_tup_upd AS upd,
-       t.n_tup_hot_upd AS hot,
-       n.newpage,
-       n.blocked_by_index,
-       100 * t.n_tup_hot_upd / NULLIF(t.n_tup_upd, 0)::double precision AS hot_pct,
+SELECT u.rel,
+       u.upd,
+       u.hot,
+       u.newpage,
+       u.upd - u.hot - u.newpage AS blocked_by_index,
+       100 * u.hot / NULLIF(u.upd, 0)::double precision AS hot_pct,
        i.culprits AS culprit_indexes,
-       f.fillfactor,
-       l.severity,
-       CASE WHEN l.severity = 'unknown' AND pg_catalog.pg_is_in_recovery()
+       u.fillfactor,
+       u.severity,
+       CASE WHEN u.severity = 'unknown' AND pg_catalog.pg_is_in_recovery()
             THEN 'a standby counts no updates of its own: ask the primary'
-            WHEN l.severity = 'unknown' THEN 'track_counts is off: updates are not counted'
-            WHEN t.n_tup_upd = 0 THEN 'no updates counted'
-            ELSE pg_catalog.format('of %s updates %s (%s %%) were HOT; ', t.n_tup_upd, t.n_tup_hot_upd,
-                                   pg_catalog.round(100.0 * t.n_tup_hot_upd / t.n_tup_upd, 1))
-                 || CASE WHEN n.newpage IS NOT NULL
-                         THEN pg_catalog.format('%s found no room on the page, %s changed an indexed column', n.newpage, n.blocked_by_index)
-                         WHEN t.n_tup_upd = t.n_tup_hot_upd THEN 'none missed'
-                         ELSE pg_catalog.format('this version does not count why %s were not; kappa.hot_misses reads it from the WAL',
-                                                t.n_tup_upd - t.n_tup_hot_upd)
+            WHEN u.severity = 'unknown' THEN 'track_counts is off: updates are not counted'
+            WHEN u.upd = 0 THEN 'no updates counted'
+            ELSE pg_catalog.format('of %s updates %s (%s %%) were HOT; ', u.upd, u.hot, pg_catalog.round(100.0 * u.hot / u.upd, 1))
+                 || CASE WHEN u.upd = u.hot THEN 'none missed'
+                         WHEN u.newpage IS NOT NULL
+                         THEN pg_catalog.format('%s found no room on the page, %s changed an indexed column', u.newpage, u.upd - u.hot - u.newpage)
+                         ELSE pg_catalog.format('this version does not count why %s were not; kappa.hot_misses reads it from the WAL', u.upd - u.hot)
                     END
        END AS reason,
-       CASE WHEN l.severity NOT IN ('warn', 'info') THEN NULL
-            WHEN (n.newpage IS NULL AND i.culprits IS NULL) OR 2 * n.newpage > t.n_tup_upd - t.n_tup_hot_upd
-            THEN CASE WHEN f.fillfactor > 50
-                      THEN pg_catalog.format('ALTER TABLE %s SET (fillfactor = %s);', t.relid::regclass, GREATEST(50, f.fillfactor - 15))
+       CASE WHEN u.severity NOT IN ('warn', 'info') THEN NULL
+            WHEN 2 * u.newpage > u.upd - u.hot OR (u.newpage IS NULL AND i.culprits IS NULL)
+            THEN CASE WHEN u.fillfactor > 50
+                      THEN pg_catalog.format('ALTER TABLE %s SET (fillfactor = %s);', u.rel, GREATEST(50, u.fillfactor - 15))
+                      ELSE pg_catalog.format('VACUUM %s;', u.rel)
                  END
-            WHEN n.newpage IS NULL
+            WHEN u.newpage IS NULL
             THEN 'SELECT * FROM kappa.hot_misses((pg_control_checkpoint()).redo_lsn);'
             WHEN i.unused IS NOT NULL
             THEN pg_catalog.format('DROP INDEX CONCURRENTLY %s;', i.unused)
-            ELSE pg_catalog.format('SELECT * FROM pg_catalog.pg_stat_user_indexes WHERE relid = %L::regclass ORDER BY idx_scan;', t.relid::regclass)
+            ELSE pg_catalog.format('SELECT * FROM pg_catalog.pg_stat_user_indexes WHERE relid = %L::regclass ORDER BY idx_scan;', u.rel)
        END AS advice,
-       CASE WHEN l.severity = 'unknown' OR t.n_tup_upd = 0 THEN NULL
-            WHEN n.newpage IS NULL AND t.n_tup_upd > t.n_tup_hot_upd THEN 'medium'
+       CASE WHEN u.severity = 'unknown' OR u.upd = 0 THEN NULL
+            WHEN u.newpage IS NULL THEN 'medium'
             ELSE 'high'
        END AS confidence,
-       pg_catalog.clock_timestamp() - d.stats_reset AS inputs_age
-  FROM pg_catalog.pg_stat_user_tables t
-  JOIN pg_catalog.pg_class c ON c.oid = t.relid AND c.relkind IN ('r', 'm')
-  LEFT JOIN pg_catalog.pg_stat_database d ON d.datname = pg_catalog.current_database()
- CROSS JOIN LATERAL (
-        SELECT COALESCE((SELECT o.option_value::integer FROM pg_catalog.pg_options_to_table(c.reloptions) o
-                          WHERE o.option_name = 'fillfactor'), 100) AS fillfactor) f
- CROSS JOIN LATERAL (
-        SELECT CASE WHEN t.n_tup_upd > t.n_tup_hot_upd THEN (pg_catalog.to_jsonb(t) ->> 'n_tup_newpage_upd')::bigint
-                    WHEN pg_catalog.current_setting('server_version_num')::integer >= 160000 OR t.n_tup_upd > 0 THEN 0
-               END AS counted) k
- CROSS JOIN LATERAL (
-        SELECT CASE WHEN k.counted IS NULL AND t.n_tup_upd > t.n_tup_hot_upd AND NOT c.relhasindex
-                    THEN t.n_tup_upd - t.n_tup_hot_upd
-                    ELSE k.counted
-               END AS newpage) w
- CROSS JOIN LATERAL (SELECT w.newpage, t.n_tup_upd - t.n_tup_hot_upd - w.newpage AS blocked_by_index) n
+       pg_catalog.clock_timestamp() - u.stats_reset AS inputs_age
+  FROM (SELECT k.*,
+               CASE WHEN pg_catalog.pg_is_in_recovery() OR NOT pg_catalog.current_setting('track_counts')::boolean THEN 'unknown'
+                    WHEN k.upd >= 10000 AND 2 * k.hot < k.upd THEN 'warn'
+                    WHEN k.upd >= 10000 AND 5 * k.newpage >= k.upd THEN 'info'
+                    ELSE 'ok'
+               END AS severity
+          FROM (SELECT t.oid::regclass AS rel,
+                       t.upd,
+                       t.hot,
+                       CASE WHEN t.upd = t.hot THEN 0
+                            WHEN NOT t.relhasindex THEN t.upd - t.hot
+                            ELSE kappa.newpage_updates(t.oid)
+                       END AS newpage,
+                       COALESCE((SELECT o.option_value::integer FROM pg_catalog.pg_options_to_table(t.reloptions) o
+                                  WHERE o.option_name = 'fillfactor'), 100) AS fillfactor,
+                       t.stats_reset
+                  FROM (SELECT c.oid, c.relhasindex, c.reloptions,
+                               pg_catalog.pg_stat_get_tuples_updated(c.oid) AS upd,
+                               pg_catalog.pg_stat_get_tuples_hot_updated(c.oid) AS hot,
+                               pg_catalog.pg_stat_get_db_stat_reset_time(d.oid) AS stats_reset
+                          FROM pg_catalog.pg_class c
+                          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                          JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+                         WHERE c.relkind IN ('r', 'm')
+                           AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+                           AND n.nspname NOT LIKE 'pg\_toast%'
+                        OFFSET 0) t
+                OFFSET 0) k
+        OFFSET 0) u
   LEFT JOIN LATERAL (
         SELECT pg_catalog.array_agg(x.indexrelid::regclass ORDER BY x.indexrelid) AS culprits,
-               (pg_catalog.array_agg(x.indexrelid::regclass ORDER BY pg_catalog.pg_relation_size(x.indexrelid) DESC)
-                FILTER (WHERE u.idx_scan = 0 AND NOT x.indisunique AND NOT x.indisexclusion AND NOT x.indisreplident
-                        AND NOT x.indisclustered AND d.stats_reset < pg_catalog.clock_timestamp() - interval '7 days'))[1] AS unused
+               pg_catalog.min(x.indexrelid::bigint)
+                   FILTER (WHERE pg_catalog.pg_stat_get_numscans(x.indexrelid) = 0 AND NOT x.indisunique AND NOT x.indisexclusion
+                                 AND NOT x.indisreplident AND NOT x.indisclustered
+                                 AND u.stats_reset < pg_catalog.clock_timestamp() - interval '7 days')::oid::regclass AS unused
           FROM pg_catalog.pg_index x
           JOIN pg_catalog.pg_class xc ON xc.oid = x.indexrelid
-          JOIN pg_catalog.pg_am m ON m.oid = xc.relam
-          LEFT JOIN pg_catalog.pg_stat_user_indexes u ON u.indexrelid = x.indexrelid
-         WHERE x.indrelid = t.relid
+         WHERE x.indrelid = u.rel
            AND x.indislive
            AND NOT x.indisprimary
-           AND NOT (m.amname = 'brin' AND pg_catalog.current_setting('server_version_num')::integer >= 160000)
-           AND t.n_tup_upd > t.n_tup_hot_upd
-           AND n.blocked_by_index IS DISTINCT FROM 0) i ON true
- CROSS JOIN LATERAL (
-        SELECT CASE WHEN pg_catalog.pg_is_in_recovery() OR NOT pg_catalog.current_setting('track_counts')::boolean THEN 'unknown'
-                    WHEN t.n_tup_upd >= 10000 AND 2 * t.n_tup_hot_upd < t.n_tup_upd THEN 'warn'
-                    WHEN t.n_tup_upd >= 10000 AND 5 * n.newpage >= t.n_tup_upd THEN 'info'
-                    ELSE 'ok'
-               END AS severity) l;
+           AND NOT (xc.relam = 3580 AND pg_catalog.current_setting('server_version_num')::integer >= 160000)
+           AND u.upd > u.hot
+           AND u.upd - u.hot - u.newpage IS DISTINCT FROM 0) i ON true;
 
 COMMENT ON VIEW kappa.hot_status IS 'How many updates of each table were HOT (without new index entries), and why the others were not';
 COMMENT ON COLUMN kappa.hot_status.rel IS 'Table';

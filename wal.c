@@ -33,6 +33,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -45,6 +46,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "shmem.h"
 #include "wal_scan.h"
 
@@ -52,6 +54,7 @@ PG_FUNCTION_INFO_V1(kappa_wal_records);
 PG_FUNCTION_INFO_V1(kappa_wal_updates);
 PG_FUNCTION_INFO_V1(kappa_pages_unless_locked);
 PG_FUNCTION_INFO_V1(kappa_worker_wal);
+PG_FUNCTION_INFO_V1(kappa_newpage_updates);
 
 typedef struct FileKey
 {
@@ -274,6 +277,18 @@ kappa_wal_updates(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/* What n_tup_newpage_upd is where the server counts it */
+Datum
+kappa_newpage_updates(PG_FUNCTION_ARGS)
+{
+	PgStat_StatTabEntry *entry = pgstat_fetch_stat_tabentry(PG_GETARG_OID(0));
+	int64		n = entry ? newpage_updates(entry) : 0;
+
+	if (n < 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(n);
 }
 
 /* ---------------------------------------------------------------- sizes */
