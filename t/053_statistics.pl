@@ -63,7 +63,9 @@ sql('SELECT setseed(0.5); CREATE TABLE drifting (id bigint, ts timestamptz, r fl
 sql(sprintf $fill, 1, $rows);
 is(column('drifting', 'id', 'severity, advice, ks'), 'warn|ANALYZE public.drifting (id);|', 'never analyzed: a warning, no number');
 sql('ANALYZE drifting');
-cmp_ok(sql("SELECT max(ks) FROM kappa.stats_staleness('drifting') WHERE col <> 'clumps'"), '<', 0.05, 'after ANALYZE the distance is small, also of columns in the order of the disk');
+my $settled = q{SELECT max(ks) FILTER (WHERE col NOT IN ('clumps', 'Saw Tooth')) < 0.05, max(ks) < 0.1 FROM kappa.stats_staleness('drifting')};
+# neighbours that are alike on pages in no order: 256 pages are then not many more than 256 values
+is(sql($settled), 't|t', 'after ANALYZE the distance is small, also of columns in the order of the disk');
 is(sql("SELECT string_agg(DISTINCT severity, ',') FROM kappa.stats_staleness('drifting') WHERE col <> 'j'"), 'ok', 'and nothing is found, also not in clumps');
 is(column('drifting', 'j', 'severity, ks, reason'), 'unknown||values of type json have no order of their own that could be compared with', 'a type without order');
 is(sql("SELECT count(*) FROM kappa.stats_staleness('drifting') WHERE outside_share > 0.01"), 0, 'nothing outside');
@@ -86,7 +88,7 @@ is(column('drifting', 'r', 'severity, new_max'), 'ok|', 'a column that does not 
 like(column('drifting', 'id', 'severity, advice, new_max::bigint > 100000'), qr/^(warn|critical)\|ANALYZE public.drifting \(id\);\|t$/, 'one that does: advice, and how far it goes');
 is(column('drifting', 'id', "round(mods_ratio::numeric, 2) = round(($rows + $more) / 100000.0, 2) OR round(mods_ratio::numeric, 2) = round($more / 100000.0, 2)"), 't', 'mods_ratio: rows changed to rows there');
 sql(column('drifting', 'id', 'advice') . 'ANALYZE drifting');
-cmp_ok(sql("SELECT max(ks) FROM kappa.stats_staleness('drifting') WHERE col <> 'clumps'"), '<', 0.05, 'the advice mends it');
+is(sql($settled), 't|t', 'the advice mends it');
 
 # the middle moves, the ends do not; a frequent value becomes rare
 sql(q{CREATE TABLE shifted AS SELECT g AS id, (g % 1000)::float8 AS v, CASE WHEN g % 2 = 0 THEN 'often' ELSE 'x' || g END AS word FROM generate_series(1, 20000) g;
