@@ -2228,12 +2228,13 @@ BEGIN
 	  FROM pg_stats p
 	 WHERE p.schemaname = a.schema AND p.tablename = a.relation AND p.attname = a.attname AND NOT p.inherited;
 
-	-- n_distinct from one row a page (neighbours repeat each other), or from all rows where all were read; as ANALYZE does
+	-- n_distinct from one row at random a page (neighbours repeat each other), or from all rows where all were read; as ANALYZE does
 	EXECUTE format($q$
 		SELECT sum(n) AS n, count(*) AS d, count(*) FILTER (WHERE n = 1) AS f1
 		  FROM (SELECT v, count(*) AS n
 		          FROM (SELECT DISTINCT ON (CASE WHEN $2 THEN t.ctid::text ELSE split_part(t.ctid::text, ',', 1) END) t.%1$s AS v
-		                  FROM ONLY %2$s t WHERE t.ctid = ANY ($1)) x
+		                  FROM ONLY %2$s t WHERE t.ctid = ANY ($1)
+		                 ORDER BY CASE WHEN $2 THEN t.ctid::text ELSE split_part(t.ctid::text, ',', 1) END, random()) x
 		         WHERE v IS NOT NULL GROUP BY v) g
 		$q$, a.name, rel) INTO d USING tids, whole;
 	table_rows := CASE WHEN whole THEN d.n ELSE greatest(a.reltuples, d.n) END;

@@ -100,7 +100,7 @@ cmp_ok(column('shifted', 'id', 'ks'), '<', 0.05, 'what did not change');
 # n_distinct, where the sample can tell
 sql(q{CREATE TABLE variety AS SELECT g AS id, g % 10 AS kind FROM generate_series(1, 50000) g; ANALYZE variety; UPDATE variety SET kind = id % 100});
 my $drift = column('variety', 'kind', 'n_distinct_drift');
-ok($drift > 7 && $drift < 14, "ten kinds became a hundred: $drift");
+ok($drift > 5 && $drift < 20, "ten kinds became a hundred: $drift");
 is(sql('SELECT max(n_distinct_drift) < 1.5 FROM (VALUES (1)) x, kappa.stats_staleness(\'drifting\') WHERE col = \'few\''), 't', 'the same twenty values');
 
 # shapes that must not fool or stop it
