@@ -873,9 +873,17 @@ fold_view_with_care(Work *work, ViewArg *arg)
 	if (error == NULL)
 		return;
 	window_forget(arg->view);
-	if (classify_error(error->sqlerrcode) == ERROR_TRANSIENT)
+	if (window_error_passes(error->sqlerrcode))
 		ThrowErrorData(error);
 	stop_view(work, arg->view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));
+}
+
+/* "An object is not as it should be" does not mend itself: a dimension without data, an index that is gone. */
+bool
+window_error_passes(int sqlstate)
+{
+	return classify_error(sqlstate) == ERROR_TRANSIENT &&
+		sqlstate != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 }
 
 static bool
@@ -944,6 +952,8 @@ fold_views(Work *work)
 		arg.view = lfirst(lc);
 		if (work->target->general)
 			stop_view(work, arg.view, "the target has rules or BEFORE ROW triggers now, so its rows are not what the messages say");
+		else if (!window_owner_may(arg.view))
+			stop_view(work, arg.view, "its owner is no member of the subscription's owner any more");
 		else if (work->target->diverted)
 			stop_view(work, arg.view, "a partition of the target is a foreign table or has BEFORE ROW triggers, so its rows are not what the messages say");
 		else if (work->careful)

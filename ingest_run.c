@@ -205,7 +205,7 @@ close_what_is_final(const Subscription *sub)
 
 	foreach(lc, sub->window_views)
 		if (windows_to_close(lfirst(lc), final))
-			close_windows(lfirst(lc), final, sub->workers);
+			(void) close_windows(lfirst(lc), final, sub->workers);
 }
 
 /*

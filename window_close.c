@@ -17,11 +17,14 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/elog.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 
 #include "catalog.h"
 #include "target_table.h"
@@ -49,7 +52,7 @@ windows_to_close(const WindowView *view, TimestampTz final)
 	if (TIMESTAMP_NOT_FINITE(final))
 		return false;
 	upto = final - view->lateness;
-	if (view->closed_upto == DT_NOBEGIN)
+	if (view->closed_upto == DT_NOBEGIN || view->trim_again)
 		return true;
 	if (view->spec.kind == WINDOW_SESSION)
 		return upto >= view->closed_upto + SESSION_STEP;
@@ -149,6 +152,19 @@ others_are_open(const WindowView *view, TimestampTz upto)
 
 /* ---------------------------------------------------------------- retention */
 
+/*
+ * Of a session that several workers have written, the rows touch one another until they
+ * are put together; it may still be open though each of its rows ended long ago.
+ */
+static const char *
+row_is_whole(const WindowView *view)
+{
+	if (view->spec.kind != WINDOW_SESSION)
+		return "true";
+	return psprintf("(s.worker < 0 OR NOT EXISTS (SELECT FROM %s t WHERE t.key_hash = s.key_hash AND t.ctid <> s.ctid "
+					"AND t.window_start <= s.window_end AND t.window_end >= s.window_start))", relation_name(view->state));
+}
+
 static void
 trim(WindowView *view, TimestampTz upto)
 {
@@ -162,16 +178,18 @@ trim(WindowView *view, TimestampTz upto)
 	catalog_begin(&scope);
 	catalog_execute("UPDATE kappa.window_view SET trimmed_upto = $2 WHERE id = $1 AND coalesce(trimmed_upto < $2, true)",
 					2, (CatalogArg[]) {args[2], args[3]});
-	catalog_execute(psprintf("DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s WHERE window_start < $1 AND window_end <= $1 LIMIT $2))",
-							 relation_name(view->state), relation_name(view->state)), 2, args);
-	catalog_execute("DELETE FROM kappa.late_row WHERE ctid = ANY (ARRAY(SELECT ctid FROM kappa.late_row "
-					"WHERE view = $1 AND window_start < $3 AND window_end <= $3 LIMIT $2))",
-					3, (CatalogArg[]) {args[2], args[1], args[3]});
+	view->trim_again = catalog_execute(psprintf("DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT s.ctid FROM %s s "
+												"WHERE s.window_start < $1 AND s.window_end <= $1 AND %s LIMIT $2))",
+												relation_name(view->state), relation_name(view->state), row_is_whole(view)),
+									   2, args) == TRIM_ROWS;
+	view->trim_again |= catalog_execute("DELETE FROM kappa.late_row WHERE ctid = ANY (ARRAY(SELECT ctid FROM kappa.late_row "
+										"WHERE view = $1 AND window_start < $3 AND window_end <= $3 LIMIT $2))",
+										3, (CatalogArg[]) {args[2], args[1], args[3]}) == TRIM_ROWS;
 	catalog_end(&scope);
 }
 
-void
-close_windows(WindowView *view, TimestampTz final, int workers)
+static void
+close_view(WindowView *view, TimestampTz final, int workers)
 {
 	TimestampTz upto = final - view->lateness;
 
@@ -193,4 +211,39 @@ close_windows(WindowView *view, TimestampTz final, int workers)
 		trim(view, upto);
 	move_closed(view, upto);
 	view->closed_upto = upto;
+}
+
+/* What is wrong with one view must keep neither the others nor the rows. */
+bool
+close_windows(WindowView *view, TimestampTz final, int workers)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool closed = true;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		MemoryContextSwitchTo(context);
+		close_view(view, final, workers);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		if (window_error_passes(error->sqlerrcode))
+			ThrowErrorData(error);
+		stop_window_view(view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));
+		closed = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return closed;
 }

@@ -18,8 +18,9 @@ extern bool windows_to_close(const WindowView *view, TimestampTz final);
 /*
  * By one of the subscription's workers, in a transaction under its lock: put the rows of
  * several workers for a final window together, trim what is beyond the retention.
- * ERROR 40001 where somebody else was the closer.
+ * ERROR 40001 where somebody else was the closer; false: an error of the view's own has
+ * stopped it, load the views anew.
  */
-extern void close_windows(WindowView *view, TimestampTz final, int workers);
+extern bool close_windows(WindowView *view, TimestampTz final, int workers);
 
 #endif

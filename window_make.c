@@ -157,6 +157,11 @@ name_new_view(NewView *new, const char *name)
 	char	   *batch = psprintf("%s_batch", var->relname);
 	Oid			namespace = RangeVarGetCreationNamespace(var);
 
+	if (isTempNamespace(namespace))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a window view cannot be temporary"),
+				 errhint("Name it in a schema that lasts.")));
 	if (strlen(batch) >= NAMEDATALEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
@@ -171,6 +176,11 @@ static Interval *
 lateness_argument(FunctionCallInfo fcinfo, int number)
 {
 	(void) interval_argument(fcinfo, number, "allowed_lateness");
+	if (PG_GETARG_INTERVAL_P(number)->month != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" cannot have months", "allowed_lateness"),
+				 errhint("Use allowed_lateness => '30 days', for example.")));
 	return PG_GETARG_INTERVAL_P(number);
 }
 
@@ -337,11 +347,12 @@ static void
 update_view(const WindowQuery *query, int32 id, const NewView *new, bool same)
 {
 	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_INT4(id), CATALOG_TEXT(new->state), CATALOG_TEXT(kind_word(query->spec.kind)), CATALOG_TEXT(new->text)};
+	CatalogArg	args[] = {CATALOG_INT4(id), CATALOG_TEXT(new->state), CATALOG_TEXT(kind_word(query->spec.kind)), CATALOG_TEXT(new->text), CATALOG_BOOL(same)};
 
 	catalog_begin(&scope);
 	catalog_execute("UPDATE kappa.window_view SET state = $2::regclass, kind = $3, query = $4, closed_upto = NULL, "
-					"trimmed_upto = NULL, stop_reason = NULL, stop_since = NULL WHERE id = $1", lengthof(args), args);
+					"trimmed_upto = CASE WHEN $5 THEN trimmed_upto END, "
+					"stop_reason = NULL, stop_since = NULL WHERE id = $1", lengthof(args), args);
 	if (!same)
 		catalog_execute("DELETE FROM kappa.late_row WHERE view = $1", 1, args);
 	catalog_end(&scope);

@@ -78,7 +78,7 @@ find_index(StateWriter *writer)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the state of window view \"%s\" has lost its index", writer->view->name),
-			 errhint("SELECT kappa.rebuild(%s).", quote_literal_cstr(writer->view->name))));
+			 errhint("Drop the window view and make it again.")));
 }
 
 static void
@@ -418,6 +418,13 @@ write_updates(StateWriter *writer)
 	pfree(groups);
 }
 
+/* A rebuild brings nothing back that the retention has let go. */
+static bool
+is_trimmed(const StateWriter *writer, const FoldGroup *group)
+{
+	return writer->view->spec.kind != WINDOW_HOP && group->end <= writer->view->trimmed_upto;
+}
+
 /* Their index entries wait, and go in in the order of each index. */
 static void
 write_new(StateWriter *writer)
@@ -428,7 +435,7 @@ write_new(StateWriter *writer)
 	writer->entries = index_entries_begin(writer->rri);
 	MemoryContextSwitchTo(old);
 	for (int i = 0; i < fold->ndirty; i++)
-		if (!fold->dirty[i]->stored && !fold->dirty[i]->gone)
+		if (!fold->dirty[i]->stored && !fold->dirty[i]->gone && !is_trimmed(writer, fold->dirty[i]))
 			write_and_reset(writer, fold->dirty[i]);
 	if (writer->entries)
 		index_entries_end(writer->entries, writer->estate);

@@ -20,6 +20,7 @@
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteSupport.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -281,7 +282,8 @@ load_definition(WindowView *view, Relation batch)
 #define VIEW_COLUMNS \
 	"id, subscription, view, batch, state, (extract(epoch FROM allowed_lateness) * 1000000)::bigint, " \
 	"(extract(epoch FROM retention) * 1000000)::bigint, closed_upto, trimmed_upto, " \
-	"(SELECT s.target::oid FROM kappa.subscription s WHERE s.id = window_view.subscription)"
+	"(SELECT s.target::oid FROM kappa.subscription s WHERE s.id = window_view.subscription), " \
+	"(SELECT s.owner::oid FROM kappa.subscription s WHERE s.id = window_view.subscription)"
 
 static WindowView *
 read_view(int row, MemoryContext parent)
@@ -307,6 +309,7 @@ read_view(int row, MemoryContext parent)
 	value = catalog_value(row, 9, &null);
 	view->trimmed_upto = null ? DT_NOBEGIN : DatumGetTimestampTz(value);
 	view->target = DatumGetObjectId(catalog_value(row, 10, &null));
+	view->source_owner = DatumGetObjectId(catalog_value(row, 11, &null));
 	view->shared = true;
 	MemoryContextSwitchTo(old);
 	return view;
@@ -329,6 +332,13 @@ find_target(WindowView *view)
 		view->source = foreach_current_index(lc) + 1;
 	}
 	require_shape(view->source != 0);
+}
+
+/* Who may not see the subscription's rows any more gets no more of them in his windows. */
+bool
+window_owner_may(const WindowView *view)
+{
+	return OidIsValid(view->source_owner) && is_member_of_role(view->owner, view->source_owner);
 }
 
 /* Do the types of layer r, of the state's columns and of what we make of them agree? */
@@ -373,6 +383,11 @@ complete_view(WindowView *view)
 	/* constants are folded and types' input functions called on the way: his code */
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
 	require_shape(batch->rd_rel->relkind == RELKIND_VIEW);
+	if (!window_owner_may(view))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the owner of window view \"%s\" is no member of the subscription's owner", view->name),
+				 errhint("GRANT the role to him, or ALTER VIEW ... OWNER TO one who is.")));
 	load_definition(view, batch);
 	find_target(view);
 	check_layer(view);

@@ -59,6 +59,8 @@ typedef struct WindowView
 	Oid			batch;			/* the view that holds the definition */
 	Oid			state;			/* table */
 	Oid			target;			/* the subscription's */
+	Oid			source_owner;	/* the subscription's owner */
+	bool		trim_again;		/* more is beyond the retention than could be deleted at once */
 	WindowSpec	spec;
 	WindowGrid	grid;			/* WINDOW_TUMBLE, or the panes of WINDOW_HOP */
 	WindowHop	hop;
@@ -91,6 +93,14 @@ extern void free_window_view(WindowView *view);
 
 /* An error that only this view has: it stands still until it is rebuilt. */
 extern void stop_window_view(const WindowView *view, const char *reason);
+
+extern bool window_owner_may(const WindowView *view);
+
+/*
+ * Is an error while a view is worked on one that passes by itself?  Else it is the
+ * view's own, which stops, and the rows go on.
+ */
+extern bool window_error_passes(int sqlstate);
 
 /* Qualified and quoted name of a relation as it is now. */
 extern char *relation_name(Oid relid);

@@ -133,6 +133,7 @@ static void
 close_final_windows(void)
 {
 	TimestampTz final;
+	bool		stopped = false;
 	ListCell   *lc;
 
 	begin_under_lock();
@@ -141,10 +142,12 @@ close_final_windows(void)
 	{
 		WindowView *view = lfirst(lc);
 
-		if (windows_to_close(view, final))
-			close_windows(view, final, worker.sub->workers);
+		if (windows_to_close(view, final) && !close_windows(view, final, worker.sub->workers))
+			stopped = true;
 	}
 	worker_commit();
+	if (stopped)
+		leave_to_reload();
 }
 
 void
