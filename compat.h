@@ -24,6 +24,7 @@
 #include "pgstat.h"
 #include "postmaster/autovacuum.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/datetime.h"
@@ -166,6 +167,17 @@ set_updated_columns(EState *estate, Bitmapset *columns)
 	linitial_node(RTEPermissionInfo, estate->es_rteperminfos)->updatedCols = columns;
 #else
 	exec_rt_fetch(1, estate)->updatedCols = columns;
+#endif
+}
+
+/* Of the numbered sessions of pgstat_fetch_stat_numbackends() */
+static inline LocalPgBackendStatus *
+backend_status(int number)
+{
+#if PG_VERSION_NUM >= 160000
+	return pgstat_get_local_beentry_by_index(number);
+#else
+	return pgstat_fetch_stat_local_beentry(number);
 #endif
 }
 

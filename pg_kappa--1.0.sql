@@ -877,7 +877,13 @@ COMMENT ON COLUMN kappa.dead_letters.attempts IS 'How often the message was trie
 COMMENT ON COLUMN kappa.dead_letters.created_at IS 'When it was written';
 COMMENT ON COLUMN kappa.dead_letters.redriven_at IS 'When kappa.redrive stored it; NULL: still open';
 
--- A phase of another kind is another branch of a UNION ALL over this one.
+CREATE FUNCTION kappa.window_progress(OUT subscription integer, OUT view integer, OUT rebuild boolean,
+	OUT done bigint, OUT total bigint, OUT started timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'kappa_window_progress'
+LANGUAGE C VOLATILE STRICT ROWS 1;
+COMMENT ON FUNCTION kappa.window_progress() IS 'Internal: window views that are being filled or rebuilt; read it through kappa.stat_progress';
+
 CREATE VIEW kappa.stat_progress WITH (security_barrier) AS
 SELECT b.name,
        'catching up'::text AS phase,
@@ -898,13 +904,26 @@ SELECT b.name,
                FROM kappa.stat_subscription v
               WHERE v.status = 'running'
               GROUP BY v.name) r ON r.name = b.name
- WHERE b.lag > 0::bigint;
+ WHERE b.lag > 0::bigint
+ UNION ALL
+SELECT CASE WHEN w.rebuild THEN COALESCE(v.view::text, s.name) ELSE s.name END,
+       CASE WHEN w.rebuild THEN 'rebuilding' ELSE 'filling a window view' END,
+       w.done,
+       w.total,
+       CASE WHEN w.done > 0::bigint
+            THEN (pg_catalog.clock_timestamp() - w.started) * ((w.total - w.done)::double precision / w.done::double precision)
+       END
+  FROM kappa.window_progress() w
+  JOIN kappa.subscription s ON s.id = w.subscription
+  LEFT JOIN kappa.window_view v ON v.id = w.view
+ WHERE pg_catalog.pg_has_role(s.owner::oid, 'MEMBER'::text)
+    OR pg_catalog.pg_has_role('pg_monitor'::name, 'MEMBER'::text);
 
-COMMENT ON VIEW kappa.stat_progress IS 'Long work that is under way: subscriptions that are behind, one row each';
-COMMENT ON COLUMN kappa.stat_progress.name IS 'Subscription';
-COMMENT ON COLUMN kappa.stat_progress.phase IS 'What is being done: catching up';
-COMMENT ON COLUMN kappa.stat_progress.done IS 'Offsets passed since the accounts started';
-COMMENT ON COLUMN kappa.stat_progress.total IS 'Offsets from there to the end as last seen';
+COMMENT ON VIEW kappa.stat_progress IS 'Long work that is under way: subscriptions that are behind, and window views that are filled or rebuilt';
+COMMENT ON COLUMN kappa.stat_progress.name IS 'Subscription; of a rebuild the window view';
+COMMENT ON COLUMN kappa.stat_progress.phase IS 'What is being done: catching up, filling a window view (a new one) or rebuilding';
+COMMENT ON COLUMN kappa.stat_progress.done IS 'Offsets passed since the accounts started; of window views rows';
+COMMENT ON COLUMN kappa.stat_progress.total IS 'Offsets from there to the end as last seen; of window views the planner''s estimate of rows';
 COMMENT ON COLUMN kappa.stat_progress.eta IS 'Time left at the present rate; NULL: nothing moves, or the rate is unknown';
 
 GRANT SELECT ON kappa.subscriptions, kappa.stat_subscription, kappa.stat_partition,

@@ -31,6 +31,7 @@
 #include "catalog.h"
 #include "ingest.h"
 #include "window_batch.h"
+#include "window_progress.h"
 #include "window_state.h"
 
 #define ROWS_RELATION	"kappa_rows"
@@ -443,6 +444,7 @@ window_fill(WindowView *view, bool late)
 	/* not read-only: with a snapshot taken behind the subscription's lock */
 	fill.fold = window_fold_begin(view);
 	portal = SPI_cursor_open_with_args(NULL, pg_get_querydef(copyObject(view->input), false), 0, NULL, NULL, NULL, false, 0);
+	window_progress_begin(view, late, linitial_node(PlannedStmt, portal->stmts)->planTree->plan_rows);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, FILL_ROWS);
@@ -457,8 +459,10 @@ window_fill(WindowView *view, bool late)
 		SPI_freetuptable(SPI_tuptable);
 		if (window_fold_size(fill.fold) > FILL_BYTES)
 			flush_fill(&fill);
+		window_progress_step(fill.rows);
 	}
 	flush_fill(&fill);
+	window_progress_end();
 	window_fold_end(fill.fold);
 	SPI_finish();
 	user_scope_end(&scope);

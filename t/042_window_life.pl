@@ -226,7 +226,7 @@ give('texts', map { click(sprintf('2026-01-01T00:%02d:%02dZ', pick(10), pick(60)
 settled('texts');
 for my $view ('texts_tumble', 'texts_hop', 'texts_session')
 {
-	my $answers = sub { my ($from, $where) = @_; sql("SET enable_seqscan = off; SELECT count(*), sum(n), md5(string_agg(x::text, ',' ORDER BY x::text)) FROM $from x WHERE $where") };
+	my $answers = sub { my ($from, $where) = @_; sql("SET jit = off; SET enable_seqscan = off; SELECT count(*), sum(n), md5(string_agg(x::text, ',' ORDER BY x::text)) FROM $from x WHERE $where") };
 	my @differ;
 
 	for my $where (map({ "page = '$_'" } @pages), "page IN ('A', '$pages[0]', '/p3', NULL)", "page = ANY (ARRAY['/p1'])", "page IS NULL", "page = '/p1' AND page = '/p2'", "page = 'a' OR page = '/p1'",
@@ -235,10 +235,34 @@ for my $view ('texts_tumble', 'texts_hop', 'texts_session')
 		push @differ, substr $where, 0, 80 if $answers->($view, $where) ne $answers->("(SELECT * FROM $view OFFSET 0)", $where);
 	}
 	is("@differ", '', "$view: a key finds what it finds without an index");
-	like(sql("SET enable_seqscan = off; EXPLAIN SELECT * FROM $view WHERE page = '/p1'" . ($view eq 'texts_tumble' ? ' AND number = 1' : '')), qr/Index Cond: .*key_hash\(k1\)/, 'and by it');
+	like(sql("SET jit = off; SET enable_seqscan = off; EXPLAIN SELECT * FROM $view WHERE page = '/p1'" . ($view eq 'texts_tumble' ? ' AND number = 1' : '')), qr/Index Cond: .*key_hash\(k1\)/, 'and by it');
 	unlike(sql("EXPLAIN SELECT * FROM $view"), qr/key_given/, 'which costs nothing else');
 	agrees($view);
 }
+
+# ---------------------------------------------------------------- progress
+
+stream('long', 1);
+sql("CREATE ROLE nobody; CREATE FUNCTION waits(double precision) RETURNS double precision IMMUTABLE LANGUAGE plpgsql AS
+	'BEGIN IF \$1 = 1 THEN PERFORM pg_advisory_lock_shared(42); PERFORM pg_advisory_unlock_shared(42); END IF; RETURN \$1; END';
+	INSERT INTO long SELECT NULL, NULL, 1, '/a', (i = 25000)::integer, '2026-01-01 00:00+00'::timestamptz + make_interval(secs => i) FROM generate_series(1, 30000) i; ANALYZE long");
+my $stops = $node->background_psql('postgres');
+my $worker = $node->background_psql('postgres');
+for ([ "create_window_view('long_1m', \$q\$SELECT $w, sum(waits(value)) AS n FROM long GROUP BY 1\$q\$)", 'long|filling a window view' ], [ "rebuild('long_1m')", 'long_1m|rebuilding' ])
+{
+	my ($call, $phase) = @$_;
+
+	$stops->query_safe('SELECT pg_advisory_lock(42)');
+	$worker->query_until(qr/begins/, "\\echo begins\nSELECT kappa.$call;\n");
+	my $progress = "SELECT name, phase, done, total, eta BETWEEN interval '0' AND interval '10 minutes' FROM kappa.stat_progress WHERE phase <> 'catching up'";
+	ok(poll_until(30, sub { sql($progress) eq "$phase|20000|30000|t" }), "$phase: another session sees how far") or diag(sql($progress));
+	is(sql("SET ROLE nobody; $progress"), '', 'but no stranger');
+	$stops->query_safe('SELECT pg_advisory_unlock(42)');
+	$worker->query_safe('SELECT 1');
+	is(sql($progress), '', 'until it is done');
+}
+$_->quit for $stops, $worker;
+is(sql('SELECT sum(n) FROM long_1m'), 1, 'all rows count');
 
 # ---------------------------------------------------------------- one giant session
 
