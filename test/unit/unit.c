@@ -71,7 +71,7 @@ int
 main(int argc, char **argv)
 {
 	const UnitTest *tables[] = {
-		json_tests, json_random_tests, scalar_tests, csv_tests, small_tests
+		json_tests, json_random_tests, scalar_tests, csv_tests, small_tests, watermark_tests
 	};
 	const char *filter = argc > 1 ? argv[1] : "";
 	int			passed = 0;

@@ -24,6 +24,7 @@ extern const UnitTest json_random_tests[];
 extern const UnitTest scalar_tests[];
 extern const UnitTest csv_tests[];
 extern const UnitTest small_tests[];
+extern const UnitTest watermark_tests[];
 
 /* Seed of the random tests: the second argument, else from the clock. */
 extern uint64_t unit_seed;

@@ -463,6 +463,65 @@ test_hop_panes(void)
 	return true;
 }
 
+static int64_t
+divisor(int64_t a, int64_t b)
+{
+	return b == 0 ? a : divisor(b, a % b);
+}
+
+/*
+ * What a hopping window view rests on: each window is whole panes, all points of a pane are
+ * in the same windows, and of such grids it is the coarsest.
+ */
+static bool
+test_pane_grid(void)
+{
+	static const int64_t lengths[][2] = {{60, 10}, {25, 10}, {10, 25}, {7, 7}, {1, 1}, {9, 4}, {3600, 60}, {45, 20}, {6, 9}};
+	size_t		i;
+	int64_t		origin;
+
+	for (i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+		for (origin = -3; origin <= 30; origin += 11)
+		{
+			int64_t		size = lengths[i][0];
+			int64_t		slide = lengths[i][1];
+			WindowLength size_of = length_of(0, 0, size);
+			WindowLength slide_of = length_of(0, 0, slide);
+			WindowHop	hop;
+			WindowGrid	panes;
+			int64_t		point;
+
+			CHECK(window_hop_init(&hop, TS, &size_of, &slide_of, &origin, NULL) == WINDOW_OK);
+			window_hop_panes(&hop, &panes);
+			for (point = -200; point < 200; point++)
+			{
+				int64_t		start;
+				int64_t		end;
+				WindowHopScan of_point;
+				WindowHopScan of_pane;
+
+				CHECK(window_tumble(&panes, point, &start, &end) == WINDOW_OK);
+				CHECK(start <= point && point < end && end - start == divisor(size, slide));
+				CHECK(window_hop_begin(&hop, point, &of_point) == WINDOW_OK);
+				CHECK(window_hop_begin(&hop, start, &of_pane) == WINDOW_OK);
+				CHECK(of_point.left == of_pane.left);
+				while (of_point.left > 0)
+				{
+					int64_t		s;
+					int64_t		e;
+					int64_t		pane_s;
+					int64_t		pane_e;
+
+					CHECK(window_hop_next(&hop, &of_point, &s, &e) == WINDOW_OK);
+					CHECK(window_hop_next(&hop, &of_pane, &pane_s, &pane_e) == WINDOW_OK);
+					CHECK(s == pane_s && e == pane_e && e - s == size);
+					CHECK(s <= start && end <= e && (s - origin) % slide == 0);
+				}
+			}
+		}
+	return true;
+}
+
 static bool
 test_hop_limits(void)
 {
@@ -572,6 +631,7 @@ static const struct
 	{"zones_tile", test_zones_tile},
 	{"hop_plain", test_hop_plain},
 	{"hop_panes", test_hop_panes},
+	{"pane_grid", test_pane_grid},
 	{"hop_limits", test_hop_limits},
 	{"refusals", test_refusals},
 	{"session", test_session},
