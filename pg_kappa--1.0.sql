@@ -246,7 +246,9 @@ CREATE TABLE kappa.window_view (
 	last_close_time     timestamptz,
 	trimmed_upto        timestamptz,
 	stop_reason         text,
-	stop_since          timestamptz
+	stop_since          timestamptz,
+	stop_watermark      timestamptz,
+	stop_positions      jsonb
 );
 CREATE INDEX window_view_subscription ON kappa.window_view (subscription);
 
@@ -265,6 +267,8 @@ COMMENT ON COLUMN kappa.window_view.last_close_time IS 'When the closer last fou
 COMMENT ON COLUMN kappa.window_view.trimmed_upto IS 'Windows that end here or earlier are beyond the retention';
 COMMENT ON COLUMN kappa.window_view.stop_reason IS 'Why it stands still; NULL: it does not';
 COMMENT ON COLUMN kappa.window_view.stop_since IS 'Since when';
+COMMENT ON COLUMN kappa.window_view.stop_watermark IS 'Watermark when it stopped: no later one makes windows final, and a rebuild judges by it what came meanwhile';
+COMMENT ON COLUMN kappa.window_view.stop_positions IS 'By partition, the first offset that it does not hold';
 
 CREATE TABLE kappa.late_row (
 	view                integer NOT NULL,
@@ -1037,7 +1041,7 @@ LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'kappa_drop_window_view';
 COMMENT ON FUNCTION kappa.drop_window_view(text) IS 'Drops a window view with its state and its list of late rows';
 
-CREATE FUNCTION kappa.final_watermark(subscription integer)
+CREATE FUNCTION kappa.final_watermark(view integer)
 RETURNS timestamptz
 LANGUAGE C STABLE STRICT PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', 'kappa_final_watermark';
@@ -1136,7 +1140,7 @@ COMMENT ON COLUMN kappa.window_views.next_step IS 'What to type once the cause i
 
 CREATE VIEW kappa.stat_window_view WITH (security_barrier) AS
 SELECT v.view::text AS name,
-       kappa.final_watermark(s.id) AS watermark,
+       kappa.final_watermark(v.id) AS watermark,
        c.open_windows,
        c.final_windows,
        (SELECT pg_catalog.count(*) FROM kappa.late_row l WHERE l.view = v.id) AS late_rows,

@@ -351,7 +351,49 @@ typedef struct Fill
 	int			part;			/* columns of layer r, -1 */
 	int			offset;
 	int64		rows;
+	/* what came while the view stood still: nobody has judged it yet */
+	TimestampTz stopped_at;		/* watermark; DT_NOBEGIN: it did not */
+	int			nparts;
+	int64	   *known;			/* by partition, offset of the first such row */
 } Fill;
+
+/*
+ * It is judged by the watermark of then: is_final has gone by that since.  What another
+ * worker has listed late behind it is judged anew.
+ */
+static void
+load_stop(Fill *fill)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(fill->view->id)};
+	MemoryContext caller = CurrentMemoryContext;
+	bool		null;
+	int			n;
+
+	catalog_begin(&scope);
+	n = (int) catalog_execute("SELECT v.stop_watermark, p.key::integer, p.value::bigint "
+							  "FROM kappa.window_view v, jsonb_each_text(v.stop_positions) p WHERE v.id = $1 ORDER BY 2", 1, args);
+	for (int row = 0; row < n; row++)
+	{
+		int32		part = DatumGetInt32(catalog_value(row, 2, &null));
+
+		fill->stopped_at = DatumGetTimestampTz(catalog_value(row, 1, &null));
+		fill->known = fill->known ? repalloc(fill->known, sizeof(int64) * (part + 1)) :
+			MemoryContextAlloc(caller, sizeof(int64) * (part + 1));
+		while (fill->nparts <= part)
+			fill->known[fill->nparts++] = 0;
+		fill->known[part] = DatumGetInt64(catalog_value(row, 3, &null));
+	}
+	catalog_execute("DELETE FROM kappa.late_row l USING kappa.window_view v WHERE v.id = $1 AND l.view = v.id "
+					"AND l.kafka_offset >= coalesce((v.stop_positions ->> l.part::text)::bigint, 0) AND v.stop_positions IS NOT NULL", 1, args);
+	catalog_end(&scope);
+}
+
+static bool
+came_meanwhile(const Fill *fill, const LateKey *key)
+{
+	return fill->stopped_at != DT_NOBEGIN && (key->part >= fill->nparts || key->offset >= fill->known[key->part]);
+}
 
 static void
 load_late(Fill *fill)
@@ -409,6 +451,11 @@ fill_row(Fill *fill, const Datum *values, const bool *nulls)
 		LateKey		key = {DatumGetInt64(values[fill->offset]), DatumGetInt32(values[fill->part])};
 
 		entry = hash_search(fill->late, &key, HASH_FIND, NULL);
+		if (key.part >= 0 && came_meanwhile(fill, &key))
+			origin = (FoldOrigin)
+		{
+			(int32) key.part, key.offset, fill->stopped_at
+		};
 	}
 	if (entry)
 		origin.verdict = entry->upto + fill->view->lateness;
@@ -416,11 +463,17 @@ fill_row(Fill *fill, const Datum *values, const bool *nulls)
 	fill->rows++;
 }
 
-/* What has been folded goes to the state; late rows are in the list already. */
+/* What has been folded goes to the state; late rows that are in the list already have no place. */
 static void
 flush_fill(Fill *fill)
 {
-	window_state_store_groups(fill->fold, 0);
+	int			n = 0;
+
+	for (int i = 0; i < fill->fold->nlate; i++)
+		if (fill->fold->late[i].part >= 0)
+			fill->fold->late[n++] = fill->fold->late[i];
+	fill->fold->nlate = n;
+	window_state_store(fill->fold, 0);
 	window_fold_end(fill->fold);
 	CommandCounterIncrement();
 	fill->fold = window_fold_begin(fill->view);
@@ -429,7 +482,7 @@ flush_fill(Fill *fill)
 int64
 window_fill(WindowView *view, bool late)
 {
-	Fill		fill = {.view = view};
+	Fill		fill = {.view = view,.stopped_at = DT_NOBEGIN};
 	UserScope	scope;
 	Portal		portal;
 	Datum	   *values = palloc(sizeof(Datum) * list_length(view->input->targetList));
@@ -438,7 +491,10 @@ window_fill(WindowView *view, bool late)
 	fill.part = column_number(view, "kafka_partition");
 	fill.offset = column_number(view, "kafka_offset");
 	if (late)
+	{
+		load_stop(&fill);
 		load_late(&fill);
+	}
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
 	SPI_connect();
 	/* not read-only: with a snapshot taken behind the subscription's lock */

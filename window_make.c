@@ -147,7 +147,7 @@ reading_query(const WindowQuery *query, int32 id, const NewView *new)
 
 	return window_outputs(query, window_state_layer(query, id, new->state),
 						  psprintf(", w.window_end + '" INT64_FORMAT " microseconds'::interval <= (SELECT kappa.final_watermark(%d)) AS is_final",
-								   lateness, query->sub->id));
+								   lateness, id));
 }
 
 static void
@@ -351,8 +351,7 @@ update_view(const WindowQuery *query, int32 id, const NewView *new, bool same)
 
 	catalog_begin(&scope);
 	catalog_execute("UPDATE kappa.window_view SET state = $2::regclass, kind = $3, query = $4, closed_upto = NULL, "
-					"trimmed_upto = CASE WHEN $5 THEN trimmed_upto END, "
-					"stop_reason = NULL, stop_since = NULL WHERE id = $1", lengthof(args), args);
+					"trimmed_upto = CASE WHEN $5 THEN trimmed_upto END WHERE id = $1", lengthof(args), args);
 	if (!same)
 		catalog_execute("DELETE FROM kappa.late_row WHERE view = $1", 1, args);
 	catalog_end(&scope);
@@ -400,7 +399,6 @@ static int64
 refill_view(WindowView *view)
 {
 	CatalogScope scope;
-	CatalogArg	args[] = {CATALOG_INT4(view->id)};
 
 	require_metadata(view);
 	check_replays(view);
@@ -409,10 +407,22 @@ refill_view(WindowView *view)
 	catalog_execute(psprintf("DELETE FROM %s", relation_name(view->state)), 0, NULL);
 	/* the view may have got another owner */
 	grant_state(relation_name(view->state), view->owner);
-	catalog_execute("UPDATE kappa.window_view SET stop_reason = NULL, stop_since = NULL WHERE id = $1", 1, args);
 	catalog_end(&scope);
 	CommandCounterIncrement();
 	return window_fill(view, true);
+}
+
+/* The fill has judged what came while it stood still. */
+static void
+start_view(int32 id)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(id)};
+
+	catalog_begin(&scope);
+	catalog_execute("UPDATE kappa.window_view SET stop_reason = NULL, stop_since = NULL, stop_watermark = NULL, stop_positions = NULL "
+					"WHERE id = $1", 1, args);
+	catalog_end(&scope);
 }
 
 /* kappa.rebuild(name text, query text) RETURNS bigint: rows that it was computed from */
@@ -427,6 +437,7 @@ kappa_rebuild(PG_FUNCTION_ARGS)
 	check_isolation("kappa.rebuild()");
 	check_view_target(sub);
 	rows = PG_ARGISNULL(1) ? refill_view(view) : replace_view(view, sub, text_argument(fcinfo, 1, "query"));
+	start_view(view->id);
 	free_window_view(view);
 	touch_subscription(subscription);
 	PG_RETURN_INT64(rows);

@@ -262,26 +262,32 @@ view_of_type(Oid type)
 	return id;
 }
 
-/* With the snapshot of the query that asks: what is_final says must fit its rows. */
+/*
+ * With the snapshot of the query that asks: what is_final says must fit its rows.  A view
+ * that stands still closes nothing more.
+ */
 static TimestampTz
-final_watermark(int32 subscription)
+final_watermark(int32 view)
 {
 	CatalogScope scope;
 	Oid			type = INT4OID;
-	Datum		arg = Int32GetDatum(subscription);
-	TimestampTz result;
+	Datum		arg = Int32GetDatum(view);
+	TimestampTz result = DT_NOBEGIN;
 	bool		null;
 
 	catalog_begin(&scope);
-	if (SPI_execute_with_args("SELECT coalesce(min(coalesce(verdict_watermark, '-infinity')), '-infinity') "
-							  "FROM kappa.position WHERE subscription = $1", 1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the positions of subscription %d", subscription);
-	result = DatumGetTimestampTz(catalog_value(0, 1, &null));
+	if (SPI_execute_with_args("SELECT least(min(coalesce(p.verdict_watermark, '-infinity')), min(v.stop_watermark)) "
+							  "FROM kappa.window_view v JOIN kappa.position p ON p.subscription = v.subscription WHERE v.id = $1",
+							  1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the positions of window view %d", view);
+	arg = catalog_value(0, 1, &null);
+	if (!null)
+		result = DatumGetTimestampTz(arg);
 	catalog_end(&scope);
 	return result;
 }
 
-/* kappa.final_watermark(subscription integer) RETURNS timestamptz */
+/* kappa.final_watermark(view integer) RETURNS timestamptz */
 Datum
 kappa_final_watermark(PG_FUNCTION_ARGS)
 {
@@ -328,7 +334,7 @@ rolling_range(const WindowView *view, const Interval *span, const char *upto, Ti
 	}
 	else if (strcmp(upto, "watermark") == 0)
 	{
-		TimestampTz final = final_watermark(view->subscription);
+		TimestampTz final = final_watermark(view->id);
 
 		if (TIMESTAMP_NOT_FINITE(final))
 		{
@@ -494,7 +500,7 @@ kappa_window_counts(PG_FUNCTION_ARGS)
 	SPI_connect();
 	catalog_execute(psprintf("SELECT count(*) FILTER (WHERE NOT f), count(*) FILTER (WHERE f) FROM "
 							 "(SELECT w.window_end + %s <= (SELECT kappa.final_watermark(%d)) AS f FROM (%s) w) w",
-							 interval_text(view->lateness), view->subscription, windows_query(view)), 0, NULL);
+							 interval_text(view->lateness), view->id, windows_query(view)), 0, NULL);
 	values[0] = catalog_value(0, 1, &nulls[0]);
 	values[1] = catalog_value(0, 2, &nulls[1]);
 	SPI_finish();

@@ -48,6 +48,10 @@ relation_name(Oid relid)
 
 /* ---------------------------------------------------------------- stopping */
 
+/*
+ * The watermark kept here is no earlier than the one that readers have seen so far: the
+ * least of all partitions, ours among them, which move with this transaction.
+ */
 void
 stop_window_view(const WindowView *view, const char *reason)
 {
@@ -55,7 +59,9 @@ stop_window_view(const WindowView *view, const char *reason)
 	CatalogArg	args[] = {CATALOG_INT4(view->id), CATALOG_TEXT(reason)};
 
 	catalog_begin(&scope);
-	catalog_execute("UPDATE kappa.window_view SET stop_reason = $2, stop_since = clock_timestamp() "
+	catalog_execute("UPDATE kappa.window_view v SET stop_reason = $2, stop_since = clock_timestamp(), "
+					"(stop_watermark, stop_positions) = (SELECT coalesce(max(p.verdict_watermark), '-infinity'), "
+					"coalesce(jsonb_object_agg(p.part, p.next_offset), '{}') FROM kappa.position p WHERE p.subscription = v.subscription) "
 					"WHERE id = $1 AND stop_reason IS NULL", 2, args);
 	catalog_end(&scope);
 	ereport(LOG,

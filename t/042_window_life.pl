@@ -138,6 +138,36 @@ settled('computed');
 is(sql("SELECT string_agg(concat_ws(' ', twice, n, last), ', ' ORDER BY twice) FROM computed_1m"), '2 1 (/a,1), 4 1 (/a,1), 6 1 (/a,1)', 'the table may have them');
 agrees('computed_1m');
 
+# ---------------------------------------------------------------- what comes while a view stands still
+
+stream('paused', 2, watermark_delay => "'0 s'", idle_timeout => "'1 hour'", batch_rows => 10);
+view("paused_$_->[0]", "SELECT $_->[1], count(*) AS n, sum(1 / value) AS s FROM paused GROUP BY 1", "allowed_lateness => '5 s'")
+  for [ t => "kappa.tumble(ts, '10 s')" ], [ h => "kappa.hop(ts, '20 s', '10 s')" ], [ s => "kappa.session(ts, '3 s')" ];
+sub paused { my ($value, @seconds) = @_; for my $s (@seconds) { give_to('paused', $_, click(sprintf('2026-01-01T00:%02d:%02dZ', $s / 60, $s % 60), value => $value)) for 0, 1; settled('paused'); } }
+paused(1, 1, 12, 31, 33);
+my @kinds = ('paused_t', 'paused_h', 'paused_s');
+sql("CREATE TABLE final_$_ AS SELECT * FROM $_ WHERE is_final") for @kinds;
+is(sql("SELECT count(*) FROM final_paused_t"), 2, 'two windows are final');
+my $paused_late = sql('SELECT count(*) FROM kappa.late_rows');
+paused(0, 34);
+is(sql("SELECT count(*) FROM kappa.window_views WHERE status = 'stopped' AND name LIKE 'paused%'"), 3, 'the views stop');
+# late by the watermark of the stop; not late by it, though by now; in time
+paused(1, 90, 2, 36, 91);
+is(sql("SELECT count(*) FROM (SELECT * FROM $_ WHERE is_final EXCEPT SELECT * FROM final_$_) x"), 0, "$_: none becomes final meanwhile") for @kinds;
+sql("DELETE FROM paused WHERE value = 0");
+for my $view (@kinds)
+{
+	sql("SELECT kappa.rebuild('$view')");
+	is(sql("SELECT count(*) FROM (SELECT * FROM final_$view EXCEPT SELECT * FROM $view) x"), 0, "$view: a rebuild changes no final window");
+	agrees($view);
+}
+is(sql('SELECT n FROM paused_t WHERE window_start = \'2026-01-01 00:00:30+00\''), 6, 'what was not late then counts');
+is(sql("SELECT count(*) FROM kappa.late_rows WHERE view_name = 'paused_t' AND event_time = '2026-01-01 00:00:02+00'"), 2, 'what was late is listed');
+paused(1, 92, 3);
+sql("CREATE TABLE was_$_ AS SELECT * FROM $_; SELECT kappa.rebuild('$_')") for @kinds;
+is_rows("SELECT * FROM $_", "SELECT * FROM was_$_", "$_: and they go on as ever") for @kinds;
+agrees($_) for @kinds;
+
 # ---------------------------------------------------------------- redrive and run
 
 stream('letters', 2, watermark_delay => "'0 s'", idle_timeout => "'1 hour'", batch_rows => 50, workers => 2);
