@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -193,6 +194,47 @@ init_functions(PartialAgg *agg, Form_pg_aggregate form, const Oid *argtypes)
 	fmgr_info_set_expr((Node *) call, &agg->final);
 }
 
+/*
+ * Labels of enums, row types, the type of a user's range or array: their bytes hold OIDs,
+ * which are others once the database has been dumped and restored.
+ */
+static bool
+holds_oids(Oid type)
+{
+	Oid			base = getBaseType(type);
+	Oid			element = get_element_type(base);
+
+	if (OidIsValid(element))
+		return element >= FirstNormalObjectId || holds_oids(element);
+	switch (get_typtype(base))
+	{
+		case TYPTYPE_ENUM:
+		case TYPTYPE_COMPOSITE:
+			return true;
+		case TYPTYPE_RANGE:
+		case TYPTYPE_MULTIRANGE:
+			return base >= FirstNormalObjectId;
+		default:
+			/* regclass and its like */
+			return base < FirstNormalObjectId && strncmp(format_type_be(base), "reg", 3) == 0;
+	}
+}
+
+static void
+init_text(PartialAgg *agg)
+{
+	Oid			function;
+	bool		varlena;
+
+	agg->as_text = !agg->serialized && holds_oids(agg->transtype);
+	if (!agg->as_text)
+		return;
+	getTypeOutputInfo(agg->transtype, &function, &varlena);
+	fmgr_info(function, &agg->output);
+	getTypeInputInfo(agg->transtype, &function, &agg->ioparam);
+	fmgr_info(function, &agg->input);
+}
+
 static void
 init_value(PartialAgg *agg, HeapTuple tuple)
 {
@@ -238,6 +280,7 @@ partial_agg_init(PartialAgg *agg, Oid aggregate, const Oid *argtypes, int nargs,
 	get_typlenbyval(agg->transtype, &agg->translen, &agg->transbyval);
 	agg->counts = form->aggtransfn == F_INT8INC || form->aggtransfn == F_INT8INC_ANY;
 	init_functions(agg, form, argtypes);
+	init_text(agg);
 	init_value(agg, tuple);
 	agg->tag = partial_tag(agg);
 	ReleaseSysCache(tuple);
@@ -357,6 +400,8 @@ state_of(PartialAgg *agg, Datum partial, Node *call)
 				 errhint("SELECT kappa.rebuild(...) of the window view.")));
 	data += TAG_BYTES;
 	len -= TAG_BYTES;
+	if (agg->as_text)
+		return InputFunctionCall(&agg->input, pnstrdup(data, len), agg->ioparam, -1);
 	if (agg->transbyval && !agg->serialized)
 	{
 		Datum		value = 0;
@@ -409,6 +454,13 @@ agg_value_partial(PartialAgg *agg, const AggValue *value, AggContext *context, D
 
 	if (value->null)
 		return false;
+	if (agg->as_text)
+	{
+		char	   *text = OutputFunctionCall(&agg->output, value->value);
+
+		*partial = make_partial(agg, text, strlen(text));
+		return true;
+	}
 	if (agg->transbyval && !agg->serialized)
 	{
 		char		data[sizeof(Datum)];

@@ -37,6 +37,7 @@ typedef struct PartialAgg
 	int			nfinal;			/* of the final function, with the state */
 	bool		counts;			/* count(*), count(x): a bigint that is incremented */
 	bool		serialized;		/* the state is internal: bytes by its own functions */
+	bool		as_text;		/* the state's bytes hold numbers of this database: text in the partial */
 	bool		no_init;		/* the first value starts it */
 	Datum		init;
 	uint32		tag;			/* of aggregate and state type, in each partial */
@@ -45,6 +46,9 @@ typedef struct PartialAgg
 	FmgrInfo	combine;
 	FmgrInfo	serialize;
 	FmgrInfo	deserialize;
+	FmgrInfo	output;			/* as_text */
+	FmgrInfo	input;
+	Oid			ioparam;
 	FmgrInfo	final;			/* fn_oid InvalidOid: the state is the result */
 } PartialAgg;
 

@@ -28,6 +28,7 @@
 #include "catalog.h"
 #include "target_table.h"
 #include "window_check.h"
+#include "window_query.h"
 
 /* ---------------------------------------------------------------- the query */
 
@@ -90,9 +91,35 @@ changing_walker(Node *node, void *context)
 	return expression_tree_walker(node, changing_walker, context);
 }
 
+/* One row of the target is one row in one window of a group, or in several by the window function alone. */
+static bool
+set_returning_walker(Node *node, void *context)
+{
+	WindowKind	kind;
+
+	if (node == NULL)
+		return false;
+	if ((IsA(node, FuncExpr) && ((FuncExpr *) node)->funcretset && !is_window_function(((FuncExpr *) node)->funcid, &kind)) ||
+		(IsA(node, OpExpr) && ((OpExpr *) node)->opretset))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the keys of a window view cannot be set-returning functions"),
+				 errhint("Write it in FROM: FROM events, unnest(tags) AS tag."),
+				 errposition(exprLocation(node) + 1)));
+	return expression_tree_walker(node, set_returning_walker, context);
+}
+
 void
 check_window_expressions(Query *query)
 {
+	ListCell   *lc;
+
+	(void) expression_tree_walker((Node *) query->targetList, set_returning_walker, NULL);
+	foreach(lc, query->rtable)
+		if (lfirst_node(RangeTblEntry, lc)->tablesample != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the query of a window view cannot have TABLESAMPLE")));
 	(void) query_tree_walker(query, changing_walker, NULL, 0);
 	if (contain_volatile_functions((Node *) query))
 		ereport(ERROR,
@@ -116,9 +143,12 @@ missing_in_memory(TupleDesc desc, AttrNumber attno)
 {
 	if (attno < 0)
 		return "a system column";
+	/* in a join it would have the row's number in it, and it changes with each new column */
+	if (attno == 0)
+		return "a whole row";
 	for (int i = 0; i < desc->natts; i++)
-		if ((attno == 0 || attno == i + 1) && TupleDescAttr(desc, i)->attgenerated != '\0')
-			return attno == 0 ? "a whole row with a generated column" : "a generated column";
+		if (attno == i + 1 && TupleDescAttr(desc, i)->attgenerated != '\0')
+			return "a generated column";
 	return NULL;
 }
 

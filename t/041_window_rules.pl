@@ -396,6 +396,38 @@ give('odd', click('2026-03-07T12:00:00Z'));
 settled('odd');
 is(sql('SELECT max(n) FROM odd_late'), 2, 'so a row in time counts');
 
+# an enum's state survives where its labels get other numbers: it is text
+sql("CREATE TYPE mood AS ENUM ('sad', 'glad'); ALTER TABLE odd ADD COLUMN mood mood");
+view('odd_mood', "SELECT $w, max(mood) AS mood, max(ARRAY[mood]) AS moods FROM odd GROUP BY 1");
+give('odd', '{"ts": "2026-03-10T00:00:00Z", "mood": "sad"}', '{"ts": "2026-03-10T00:00:01Z", "mood": "glad"}');
+settled('odd');
+is(sql("SELECT mood, moods FROM odd_mood WHERE window_start = '2026-03-10 00:00+00'"), 'glad|{glad}', 'states of enums');
+is(sql(q{SELECT convert_from(substr(a1::text::bytea, 5), 'UTF8') FROM } . sql("SELECT state FROM kappa.window_view WHERE view = 'odd_mood'::regclass") . q{ WHERE window_start = '2026-03-10 00:00+00'}), 'glad', 'are labels, not numbers');
+like(error_of("SELECT kappa.create_window_view('$_->[0]', \$q\$$_->[1]\$q\$$_->[2])"), $_->[3], $_->[4])
+  for [ 'pg_temp.v', "SELECT $w, count(*) FROM odd GROUP BY 1", '', qr/^0A000: .*temporary/, 'no temporary view' ],
+  [ 'v', "SELECT $w, count(*) FROM odd GROUP BY 1", ", allowed_lateness => '1 month'", qr/^22023: .*months/, 'no lateness of months' ],
+  [ 'v', "SELECT $w, unnest(ARRAY[page]), count(*) FROM odd GROUP BY 1, 2", '', qr/^0A000: .*set-returning/, 'no set-returning key' ],
+  [ 'v', "SELECT $w, count(*) FROM odd TABLESAMPLE SYSTEM (10) GROUP BY 1", '', qr/^0A000: .*TABLESAMPLE/, 'no sample' ],
+  [ 'v', "SELECT $w, odd::text, count(*) FROM odd GROUP BY 1, 2", '', qr/^0A000: .*whole row/, 'no whole row' ];
+
+# the owner's right to the rows is looked at in each batch
+sql("CREATE ROLE leaver; GRANT postgres TO leaver; GRANT CREATE ON SCHEMA public TO leaver; GRANT SELECT ON odd TO leaver");
+sql("SET ROLE leaver; SELECT kappa.create_window_view('left_behind', \$q\$SELECT $w, max(page) FROM odd GROUP BY 1\$q\$)");
+sql('REVOKE postgres FROM leaver');
+give('odd', click('2026-03-10T00:00:02Z', page => '"secret"'));
+settled('odd');
+is(sql("SELECT count(*) FROM left_behind WHERE max = 'secret'"), 0, 'who has lost the right gets no new rows');
+like(sql("SELECT reason FROM kappa.window_views WHERE name = 'left_behind'"), qr/no member/, 'and his view says why');
+
+# a dimension that is not ready stops its view, not the stream
+sql("CREATE MATERIALIZED VIEW ready AS SELECT 1 AS user_id WITH NO DATA");
+view('not_ready', "SELECT $w, count(*) AS n FROM odd JOIN place ON place.page = odd.page GROUP BY 1");
+sql("DROP TABLE IF EXISTS place_was; ALTER TABLE place RENAME TO place_was; CREATE MATERIALIZED VIEW place AS SELECT * FROM place_was WITH NO DATA;
+	CREATE OR REPLACE VIEW not_ready_batch AS " . sql("SELECT pg_get_viewdef('not_ready_batch'::regclass)") =~ s/place_was/place/gr);
+give('odd', click('2026-03-10T00:00:03Z'));
+settled('odd');
+like(sql("SELECT reason FROM kappa.window_views WHERE name = 'not_ready'"), qr/^55000/, 'what is not ready stops the view alone');
+
 # read again after a seek: which copy was late nobody can tell
 sql("SELECT kappa.seek('odd', start_from => '{\"0\": 0}')");
 settled('odd');
