@@ -6,6 +6,9 @@
 #define KAPPA_COMPAT_H
 
 #include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"

@@ -1767,6 +1767,184 @@ GRANT SELECT ON kappa.vacuum_blockers, kappa.vacuum_forecast, kappa.freeze_statu
 -- Bloat and B-trees (bloat.c, btree.c)
 ----------------------------------------------------------------------------
 -- == section bloat ==
+CREATE FUNCTION kappa.sample_tables(relations oid[], pages integer, exact boolean,
+	OUT relation oid, OUT problem text, OUT blocks bigint, OUT pages_read bigint, OUT needed double precision,
+	OUT half_interval double precision, OUT live_rows double precision, OUT dead double precision, OUT kept double precision,
+	OUT padding double precision, OUT tail bigint, OUT fillfactor integer)
+RETURNS SETOF record
+LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'kappa_sample_tables';
+COMMENT ON FUNCTION kappa.sample_tables(oid[], integer, boolean) IS 'For kappa.table_bloat: what a sample of each table''s pages holds, scaled to the whole; its columns may change';
+
+CREATE FUNCTION kappa.pgstattuple_says(relation oid, is_index boolean)
+RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+	-- pgstattuple may be installed in any schema
+	place text := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pgstattuple');
+	answer text;
+BEGIN
+	IF is_index THEN
+		EXECUTE format('SELECT format(''pgstatindex: %%s leaf pages, %%s internal, %%s deleted, %%s %%%% full'',
+			leaf_pages, internal_pages, deleted_pages, avg_leaf_density) FROM %I.pgstatindex($1::regclass)', place)
+			INTO answer USING relation;
+	ELSE
+		EXECUTE format('SELECT format(''pgstattuple: %%s rows of %%s, %%s dead of %%s, %%s free'', tuple_count, pg_size_pretty(tuple_len),
+			dead_tuple_count, pg_size_pretty(dead_tuple_len), pg_size_pretty(free_space)) FROM %I.pgstattuple($1::regclass)', place)
+			INTO answer USING relation;
+	END IF;
+	RETURN answer;
+EXCEPTION WHEN lock_not_available OR insufficient_privilege OR object_not_in_prerequisite_state OR feature_not_supported THEN
+	RETURN CASE WHEN is_index THEN 'pgstatindex: ' ELSE 'pgstattuple: ' END || SQLERRM;
+END $$;
+COMMENT ON FUNCTION kappa.pgstattuple_says(oid, boolean) IS 'For exact => true: what pgstattuple or pgstatindex finds in the whole relation, or why it finds nothing';
+
+CREATE FUNCTION kappa.bloat_severity(bytes double precision, total double precision)
+RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+	SELECT CASE WHEN bytes >= 0.5 * total AND bytes >= 1073741824 THEN 'critical'
+		WHEN bytes >= 0.3 * total AND bytes >= 104857600 THEN 'warn'
+		WHEN bytes >= 0.2 * total AND bytes >= 1048576 THEN 'info'
+		ELSE 'ok' END $$;
+COMMENT ON FUNCTION kappa.bloat_severity(double precision, double precision) IS 'Level of so many reclaimable bytes of a file: critical from 50 % and 1 GB on, warn from 30 % and 100 MB, info from 20 % and 1 MB';
+
+CREATE TYPE kappa.table_bloat_row AS (
+	relation regclass, real bigint, needed bigint, reclaimable bigint, pct double precision, ci95 double precision,
+	padding bigint, fillfactor_reserve bigint, dead bigint, kept bigint, free_tail bigint,
+	toast_real bigint, toast_reclaimable bigint, pages_read bigint,
+	severity text, reason text, advice text, confidence text, inputs_age interval);
+COMMENT ON TYPE kappa.table_bloat_row IS 'A row of kappa.table_bloat';
+COMMENT ON COLUMN kappa.table_bloat_row.relation IS 'Table, partition or materialized view';
+COMMENT ON COLUMN kappa.table_bloat_row.real IS 'Size of its main fork now, in bytes as all sizes here';
+COMMENT ON COLUMN kappa.table_bloat_row.needed IS 'Size that VACUUM FULL would leave';
+COMMENT ON COLUMN kappa.table_bloat_row.reclaimable IS 'The difference, 0 or more';
+COMMENT ON COLUMN kappa.table_bloat_row.pct IS 'Reclaimable in percent of real';
+COMMENT ON COLUMN kappa.table_bloat_row.ci95 IS 'Half of the 95 % interval of pct, in points; 0 where all pages were read, NULL where too few were';
+COMMENT ON COLUMN kappa.table_bloat_row.padding IS 'Of needed: lost to the alignment of columns and rows; another order of columns may save a part of it';
+COMMENT ON COLUMN kappa.table_bloat_row.fillfactor_reserve IS 'Of needed: kept free on purpose by fillfactor';
+COMMENT ON COLUMN kappa.table_bloat_row.dead IS 'Rows that are dead to everybody; VACUUM makes their space usable again';
+COMMENT ON COLUMN kappa.table_bloat_row.kept IS 'Of needed: dead rows that an old snapshot may still need, which also VACUUM FULL has to keep';
+COMMENT ON COLUMN kappa.table_bloat_row.free_tail IS 'Empty pages at the end of the file, as far as the sample tells, which VACUUM may give back';
+COMMENT ON COLUMN kappa.table_bloat_row.toast_real IS 'Size of the main fork of its TOAST table; NULL: it has none, or it could not be read';
+COMMENT ON COLUMN kappa.table_bloat_row.toast_reclaimable IS 'What VACUUM FULL would free of that';
+COMMENT ON COLUMN kappa.table_bloat_row.pages_read IS 'Pages read for this row, of table and TOAST table';
+COMMENT ON COLUMN kappa.table_bloat_row.severity IS 'ok, info, warn, critical; unknown where its pages could not be read';
+COMMENT ON COLUMN kappa.table_bloat_row.reason IS 'The numbers in a sentence, or why there are none';
+COMMENT ON COLUMN kappa.table_bloat_row.advice IS 'Statement that mends it; NULL: nothing to do';
+COMMENT ON COLUMN kappa.table_bloat_row.confidence IS 'high: the interval is within 2 points, medium: 5, low: wider';
+COMMENT ON COLUMN kappa.table_bloat_row.inputs_age IS 'NULL: the pages are read now';
+
+CREATE FUNCTION kappa.table_bloat(rel regclass DEFAULT NULL, pages integer DEFAULT 256, exact boolean DEFAULT false)
+RETURNS SETOF kappa.table_bloat_row
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	bs CONSTANT bigint := current_setting('block_size');
+	r kappa.table_bloat_row;
+	s record;
+	main_level text;
+	toast_level text;
+	all_free bigint;
+BEGIN
+	FOR s IN
+		-- nothing here opens a relation, and so waits for its lock
+		WITH RECURSIVE tree AS (
+			SELECT $1::oid AS oid, c.relkind, c.reltoastrelid
+			  FROM (VALUES (1)) one LEFT JOIN pg_class c ON c.oid = $1
+			 WHERE $1 IS NOT NULL
+			UNION ALL
+			SELECT c.oid, c.relkind, c.reltoastrelid
+			  FROM tree t
+			  JOIN pg_inherits i ON i.inhparent = t.oid
+			  JOIN pg_class c ON c.oid = i.inhrelid
+			 WHERE t.relkind = 'p'
+		), listed AS (
+			SELECT t.oid, nullif(t.reltoastrelid, 0) AS toast
+			  FROM tree t
+			 WHERE t.relkind IS DISTINCT FROM 'p' OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = t.oid)
+			UNION ALL
+			SELECT c.oid, nullif(c.reltoastrelid, 0)
+			  FROM pg_class c
+			 WHERE $1 IS NULL AND c.relkind IN ('r', 'm')
+			   AND NOT (c.relpersistence = 't' AND pg_is_other_temp_schema(c.relnamespace))
+		), sampled AS MATERIALIZED (
+			SELECT x.*
+			  FROM kappa.sample_tables((SELECT array_agg(u.o)
+			                              FROM (SELECT l.oid AS o FROM listed l
+			                                    UNION ALL
+			                                    SELECT l.toast FROM listed l WHERE l.toast IS NOT NULL) u),
+			                           coalesce($2, 256), coalesce($3, false)) x
+		)
+		SELECT l.oid, m.problem, m.blocks, m.needed, m.dead, m.kept, m.padding, m.tail, m.fillfactor,
+		       CASE WHEN m.blocks > 0 THEN 100 * m.half_interval / m.blocks ELSE 0 END AS ci95,
+		       m.pages_read + coalesce(t.pages_read, 0) AS pages_read,
+		       l.toast, t.problem AS toast_problem, t.blocks AS toast_blocks, greatest(t.blocks - t.needed, 0) AS toast_free
+		  FROM listed l
+		  JOIN sampled m ON m.relation = l.oid
+		  LEFT JOIN sampled t ON t.relation = l.toast
+		 ORDER BY greatest(m.blocks - m.needed, 0) + coalesce(greatest(t.blocks - t.needed, 0), 0) DESC NULLS LAST, l.oid
+	LOOP
+		r := NULL;
+		r.relation := s.oid;
+		IF s.problem IS NOT NULL THEN
+			r.severity := 'unknown';
+			r.reason := s.problem;
+			RETURN NEXT r;
+			CONTINUE;
+		END IF;
+		r.real := s.blocks * bs;
+		r.needed := s.needed * bs;
+		r.reclaimable := greatest(r.real - r.needed, 0);
+		r.pct := CASE WHEN r.real > 0 THEN 100.0 * r.reclaimable / r.real ELSE 0 END;
+		r.ci95 := s.ci95;
+		r.padding := s.padding;
+		r.fillfactor_reserve := r.needed * (100 - s.fillfactor) / 100;
+		r.dead := s.dead;
+		r.kept := s.kept;
+		r.free_tail := s.tail * bs;
+		r.toast_real := s.toast_blocks * bs;
+		r.toast_reclaimable := s.toast_free * bs;
+		r.pages_read := s.pages_read;
+		r.confidence := CASE WHEN r.ci95 <= 2 THEN 'high' WHEN r.ci95 <= 5 THEN 'medium' ELSE 'low' END;
+
+		all_free := r.reclaimable + coalesce(r.toast_reclaimable, 0);
+		main_level := kappa.bloat_severity(r.reclaimable, r.real);
+		toast_level := coalesce(kappa.bloat_severity(r.toast_reclaimable, r.toast_real), 'ok');
+		r.severity := CASE WHEN 'critical' IN (main_level, toast_level) THEN 'critical'
+			WHEN 'warn' IN (main_level, toast_level) THEN 'warn'
+			WHEN 'info' IN (main_level, toast_level) THEN 'info' ELSE 'ok' END;
+		r.reason := format('%s of %s (%s %%, +- %s) would be freed by VACUUM FULL', pg_size_pretty(r.reclaimable), pg_size_pretty(r.real),
+				round(r.pct::numeric, 1), coalesce(round(r.ci95::numeric, 1)::text, 'unknown: too few pages'))
+			|| CASE WHEN r.toast_reclaimable > 0
+				THEN format(', and %s of %s of its TOAST table', pg_size_pretty(r.toast_reclaimable), pg_size_pretty(r.toast_real)) ELSE '' END
+			|| CASE WHEN s.toast_problem IS NOT NULL THEN format('; of its TOAST table nothing is known: %s', s.toast_problem) ELSE '' END
+			|| CASE WHEN r.dead >= 0.05 * r.real AND r.dead > 0
+				THEN format('; %s are dead rows that VACUUM has still to clear', pg_size_pretty(r.dead)) ELSE '' END
+			|| CASE WHEN r.kept >= 0.05 * r.real AND r.kept > 0
+				THEN format('; %s are dead rows that an old snapshot keeps (kappa.vacuum_blockers), so not even VACUUM FULL removes them', pg_size_pretty(r.kept)) ELSE '' END
+			|| CASE WHEN r.needed > r.real AND s.fillfactor < 100
+				THEN format('; with fillfactor %s VACUUM FULL would make it larger', s.fillfactor) ELSE '' END;
+		IF r.severity IN ('warn', 'critical') THEN
+			-- when VACUUM truncates (should_attempt_truncation in vacuumlazy.c), and that is most of it
+			IF r.free_tail >= 0.8 * all_free AND (s.tail >= 1000 OR s.tail >= s.blocks / 16) THEN
+				r.advice := format('VACUUM %s', r.relation);
+				r.reason := r.reason || '; most of it is at the end of the file, where VACUUM gives it back';
+			ELSE
+				r.advice := format('VACUUM (FULL) %s', r.relation);
+				r.reason := r.reason || format('; that locks the table against all use and needs %s beside it (pg_repack or pg_squeeze do it under a short lock)',
+					pg_size_pretty(r.needed + coalesce(r.toast_real - r.toast_reclaimable, 0)));
+			END IF;
+		ELSIF r.severity = 'info' THEN
+			r.advice := CASE WHEN r.dead >= 0.5 * r.reclaimable AND r.dead > 0 THEN format('VACUUM %s', r.relation) END;
+			r.reason := r.reason || '; new rows will use it';
+		END IF;
+		IF $3 THEN
+			r.reason := r.reason || '; ' || kappa.pgstattuple_says(s.oid, false);
+		END IF;
+		RETURN NEXT r;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION kappa.table_bloat(regclass, integer, boolean) IS 'What VACUUM FULL would free of a table, its partitions, or (NULL) every table of the database: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
+
 -- == end bloat ==
 
 ----------------------------------------------------------------------------
