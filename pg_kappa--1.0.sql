@@ -1945,6 +1945,167 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION kappa.table_bloat(regclass, integer, boolean) IS 'What VACUUM FULL would free of a table, its partitions, or (NULL) every table of the database: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
 
+CREATE FUNCTION kappa.sample_indexes(relations oid[], pages integer, exact boolean,
+	OUT relation oid, OUT problem text, OUT blocks bigint, OUT pages_read bigint, OUT needed double precision,
+	OUT half_interval double precision, OUT level integer, OUT leaf double precision, OUT internal double precision,
+	OUT deleted double precision, OUT half_dead double precision, OUT density double precision, OUT backward double precision,
+	OUT repeated double precision, OUT forward double precision, OUT entries double precision, OUT merges boolean, OUT fillfactor integer)
+RETURNS SETOF record
+LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'kappa_sample_indexes';
+COMMENT ON FUNCTION kappa.sample_indexes(oid[], integer, boolean) IS 'For kappa.index_bloat and kappa.btree_shape: what a sample of each B-tree''s pages holds, scaled to the whole; its columns may change';
+
+CREATE TYPE kappa.index_bloat_row AS (
+	index regclass, relation regclass, pages bigint, density double precision, expected_pages bigint, reclaimable bigint,
+	pct double precision, ci95 double precision, regrows boolean, lasting bigint, free_needed bigint, pages_read bigint,
+	severity text, reason text, advice text, confidence text, inputs_age interval);
+COMMENT ON TYPE kappa.index_bloat_row IS 'A row of kappa.index_bloat';
+COMMENT ON COLUMN kappa.index_bloat_row.index IS 'B-tree index';
+COMMENT ON COLUMN kappa.index_bloat_row.relation IS 'Its table';
+COMMENT ON COLUMN kappa.index_bloat_row.pages IS 'Pages of it now';
+COMMENT ON COLUMN kappa.index_bloat_row.density IS 'How full its leaf pages are, in percent, as avg_leaf_density of pgstatindex';
+COMMENT ON COLUMN kappa.index_bloat_row.expected_pages IS 'Pages of it after REINDEX';
+COMMENT ON COLUMN kappa.index_bloat_row.reclaimable IS 'Bytes that REINDEX would free, 0 or more';
+COMMENT ON COLUMN kappa.index_bloat_row.pct IS 'The same in percent of its size';
+COMMENT ON COLUMN kappa.index_bloat_row.ci95 IS 'Half of the 95 % interval of pct, in points; 0 where all pages were read, NULL where too few were';
+COMMENT ON COLUMN kappa.index_bloat_row.regrows IS 'Its keys come in random order, so page splits will take a part of that again';
+COMMENT ON COLUMN kappa.index_bloat_row.lasting IS 'Bytes that REINDEX would free for good: all of reclaimable where it does not regrow';
+COMMENT ON COLUMN kappa.index_bloat_row.free_needed IS 'Free bytes that REINDEX needs on disk while both copies stand';
+COMMENT ON COLUMN kappa.index_bloat_row.pages_read IS 'Pages read for this row';
+COMMENT ON COLUMN kappa.index_bloat_row.severity IS 'ok, info, warn, critical by lasting; unknown where its pages could not be read';
+COMMENT ON COLUMN kappa.index_bloat_row.reason IS 'The numbers in a sentence, or why there are none';
+COMMENT ON COLUMN kappa.index_bloat_row.advice IS 'Statement that mends it; NULL: nothing to do';
+COMMENT ON COLUMN kappa.index_bloat_row.confidence IS 'high: the interval is within 2 points, medium: 5, low: wider, or many dead rows wait for VACUUM';
+COMMENT ON COLUMN kappa.index_bloat_row.inputs_age IS 'NULL: the pages are read now';
+
+CREATE FUNCTION kappa.index_bloat(idx regclass DEFAULT NULL, pages integer DEFAULT 256, exact boolean DEFAULT false)
+RETURNS SETOF kappa.index_bloat_row
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	bs CONSTANT bigint := current_setting('block_size');
+	r kappa.index_bloat_row;
+	s record;
+	waiting double precision;
+BEGIN
+	FOR s IN
+		-- nothing here opens a relation, and so waits for its lock
+		WITH RECURSIVE tree AS (
+			SELECT $1::oid AS oid, c.relkind
+			  FROM (VALUES (1)) one LEFT JOIN pg_class c ON c.oid = $1
+			 WHERE $1 IS NOT NULL
+			UNION ALL
+			SELECT c.oid, c.relkind
+			  FROM tree t
+			  JOIN pg_inherits i ON i.inhparent = t.oid
+			  JOIN pg_class c ON c.oid = i.inhrelid
+			 WHERE t.relkind = 'I'
+		), listed AS (
+			SELECT t.oid
+			  FROM tree t
+			 WHERE t.relkind IS DISTINCT FROM 'I' OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = t.oid)
+			UNION ALL
+			SELECT c.oid
+			  FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+			 WHERE $1 IS NULL AND c.relkind = 'i' AND a.amname = 'btree'
+			   AND NOT (c.relpersistence = 't' AND pg_is_other_temp_schema(c.relnamespace))
+		)
+		SELECT x.*, i.indrelid, i.indisvalid, i.indisexclusion,
+		       pg_stat_get_dead_tuples(i.indrelid) AS dead, pg_stat_get_live_tuples(i.indrelid) AS live
+		  FROM kappa.sample_indexes((SELECT array_agg(l.oid) FROM listed l), coalesce($2, 256), coalesce($3, false)) x
+		  LEFT JOIN pg_index i ON i.indexrelid = x.relation
+		 ORDER BY x.blocks - x.needed DESC NULLS LAST, x.relation
+	LOOP
+		r := NULL;
+		r.index := s.relation;
+		r.relation := s.indrelid;
+		IF s.problem IS NOT NULL THEN
+			r.severity := 'unknown';
+			r.reason := s.problem;
+			RETURN NEXT r;
+			CONTINUE;
+		END IF;
+		r.pages := s.blocks;
+		r.density := s.density;
+		r.expected_pages := s.needed;
+		r.reclaimable := greatest(s.blocks - s.needed, 0) * bs;
+		r.pct := 100.0 * r.reclaimable / (s.blocks * bs);
+		r.ci95 := CASE WHEN s.blocks > 1 THEN 100 * s.half_interval / s.blocks ELSE 0 END;
+		r.pages_read := s.pages_read;
+		r.free_needed := s.needed * bs;
+		r.confidence := CASE WHEN r.ci95 <= 2 THEN 'high' WHEN r.ci95 <= 5 THEN 'medium' ELSE 'low' END;
+		-- a split puts the new page at the end of the file: of random keys half of the leaves then point back
+		r.regrows := coalesce(s.backward >= 25, false);
+		-- pages that only split are ln 2 = 69 % full on average (Yao 1978), and none is less than half full
+		r.lasting := CASE WHEN NOT r.regrows THEN r.reclaimable
+			WHEN s.density >= 50 THEN 0
+			ELSE greatest(s.blocks - s.needed * s.fillfactor / (100 * ln(2.0)), 0) * bs END;
+		r.severity := kappa.bloat_severity(r.lasting, s.blocks * bs);
+		r.reason := format('%s of %s (%s %%, +- %s) would be freed by REINDEX; its leaf pages are %s %% full', pg_size_pretty(r.reclaimable),
+				pg_size_pretty(s.blocks * bs), round(r.pct::numeric, 1),
+				coalesce(round(r.ci95::numeric, 1)::text, 'unknown: too few pages'), coalesce(round(s.density::numeric, 1), 0))
+			|| CASE WHEN r.regrows AND r.reclaimable > 0
+				THEN format(', and its keys come in random order, so only %s of that would last', pg_size_pretty(r.lasting)) ELSE '' END;
+		waiting := s.dead / nullif(s.dead + s.live, 0)::double precision;
+		IF waiting > 0.05 THEN
+			r.confidence := 'low';
+			r.reason := r.reason || format('; about %s dead rows wait for VACUUM, whose entries count as needed here', s.dead);
+		END IF;
+		IF NOT s.indisvalid AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = s.relation) THEN
+			r.severity := 'warn';
+			r.reason := 'it is invalid, left over by CREATE INDEX or REINDEX CONCURRENTLY: no query uses it, and every write still feeds it';
+			r.advice := format('DROP INDEX CONCURRENTLY %s', r.index);
+		ELSIF r.severity IN ('warn', 'critical') THEN
+			-- not possible concurrently: system catalogs, exclusion constraints
+			r.advice := format(CASE WHEN s.relation < 16384 OR s.indisexclusion THEN 'REINDEX INDEX %s' ELSE 'REINDEX INDEX CONCURRENTLY %s' END, r.index);
+			r.reason := r.reason || format('; it needs %s of free space beside it', pg_size_pretty(r.free_needed));
+		END IF;
+		IF $3 THEN
+			r.reason := r.reason || '; ' || kappa.pgstattuple_says(s.relation, true);
+		END IF;
+		RETURN NEXT r;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION kappa.index_bloat(regclass, integer, boolean) IS 'What REINDEX would free of a B-tree, the partitions of one, or (NULL) every B-tree of the database: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
+
+CREATE TYPE kappa.btree_shape_row AS (
+	index regclass, levels integer, leaf bigint, internal bigint, deleted bigint, half_dead bigint, density double precision,
+	fragmentation double precision, dup_ratio double precision, append_share double precision, entries bigint, deduplicates boolean,
+	pages_read bigint, severity text, reason text, advice text, confidence text, inputs_age interval);
+COMMENT ON TYPE kappa.btree_shape_row IS 'A row of kappa.btree_shape';
+COMMENT ON COLUMN kappa.btree_shape_row.index IS 'B-tree index';
+COMMENT ON COLUMN kappa.btree_shape_row.levels IS 'Levels above the leaves, as tree_level of pgstatindex: 0 where the root is a leaf';
+COMMENT ON COLUMN kappa.btree_shape_row.leaf IS 'Leaf pages';
+COMMENT ON COLUMN kappa.btree_shape_row.internal IS 'Pages above them, the root among them';
+COMMENT ON COLUMN kappa.btree_shape_row.deleted IS 'Pages that were emptied and wait to be used again; the file never shrinks';
+COMMENT ON COLUMN kappa.btree_shape_row.half_dead IS 'Pages whose deletion was interrupted; the next VACUUM ends it';
+COMMENT ON COLUMN kappa.btree_shape_row.density IS 'How full leaf pages are, in percent';
+COMMENT ON COLUMN kappa.btree_shape_row.fragmentation IS 'Percent of leaf pages whose right neighbour stands earlier in the file: about 50 with random keys';
+COMMENT ON COLUMN kappa.btree_shape_row.dup_ratio IS 'Percent of entries whose key stands on the same page already';
+COMMENT ON COLUMN kappa.btree_shape_row.append_share IS 'Percent of leaf pages whose right neighbour is the next page of the file, as a build and growing keys leave it';
+COMMENT ON COLUMN kappa.btree_shape_row.entries IS 'Rows that its entries point to';
+COMMENT ON COLUMN kappa.btree_shape_row.deduplicates IS 'Whether REINDEX would merge entries of equal keys';
+COMMENT ON COLUMN kappa.btree_shape_row.pages_read IS 'Pages read for this row; fewer than all: the counts are scaled from a sample';
+COMMENT ON COLUMN kappa.btree_shape_row.severity IS 'ok; info where pages are half-dead; unknown where its pages could not be read';
+COMMENT ON COLUMN kappa.btree_shape_row.reason IS 'The numbers in a sentence, or why there are none';
+COMMENT ON COLUMN kappa.btree_shape_row.advice IS 'Statement that mends it; NULL: nothing to do';
+COMMENT ON COLUMN kappa.btree_shape_row.confidence IS 'high: all pages were read; medium: a sample';
+COMMENT ON COLUMN kappa.btree_shape_row.inputs_age IS 'NULL: the pages are read now';
+
+CREATE FUNCTION kappa.btree_shape(idx regclass, pages integer DEFAULT 256, exact boolean DEFAULT false)
+RETURNS SETOF kappa.btree_shape_row
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.relation::regclass, s.level, s.leaf::bigint, s.internal::bigint, s.deleted::bigint, s.half_dead::bigint, s.density,
+	       s.backward, s.repeated, s.forward, s.entries::bigint, s.merges, s.pages_read,
+	       CASE WHEN s.problem IS NOT NULL THEN 'unknown' WHEN s.half_dead > 0 THEN 'info' ELSE 'ok' END,
+	       coalesce(s.problem, format('%s levels over %s leaf pages that are %s %% full; %s pages are deleted, %s half-dead', s.level, s.leaf,
+	                                  coalesce(round(s.density::numeric, 1), 0), s.deleted, s.half_dead)),
+	       CASE WHEN s.half_dead > 0 THEN format('VACUUM %s', i.indrelid::regclass) END,
+	       CASE WHEN s.pages_read = s.blocks THEN 'high' WHEN s.blocks IS NOT NULL THEN 'medium' END,
+	       NULL::interval
+	  FROM kappa.sample_indexes(array_remove(ARRAY[$1::oid], NULL), coalesce($2, 256), coalesce($3, false)) s
+	  LEFT JOIN pg_index i ON i.indexrelid = s.relation
+$$;
+COMMENT ON FUNCTION kappa.btree_shape(regclass, integer, boolean) IS 'Levels, kinds of pages, density and order of a B-tree, as pgstatindex counts them; from a sample where it has more than "pages" pages; needs pg_stat_scan_tables';
 -- == end bloat ==
 
 ----------------------------------------------------------------------------

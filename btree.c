@@ -1,0 +1,483 @@
+/*
+ * btree.c
+ *		What a B-tree looks like, and how many pages it would have after
+ *		REINDEX, from a sample of its pages.
+ *
+ * What is read: the meta page, and pages of the index as page_sample.c chooses them.  As the
+ * entries themselves are read, partial indexes and indexes on expressions need no other
+ * rule, and no planner statistics are asked.
+ *
+ * The rule: the entries of the leaf pages read are put into pages as a build does (_bt_load and
+ * _bt_buildadd in nbtsort.c).  Where the build would deduplicate, entries of equal keys are
+ * merged into posting lists of at most a tenth of a page (_bt_dedup_save_htid in nbtdedup.c),
+ * else existing lists are taken apart.  A page is full when less than the share that leaf
+ * fillfactor leaves free is left on it; its last entry then moves to the next one.  Pages so filled,
+ * times all pages / pages read, are the leaf pages needed.  Above them come internal pages of
+ * downlinks of the size of the high keys seen, 70 % full (BTREE_NONLEAF_FILLFACTOR), and the meta page.
+ *
+ * Equal keys that run over the end of a page (its high key then carries a heap TID, as nothing
+ * else tells the neighbours apart): of the first and last run of each page it is not known how long
+ * they are.  But there are as many of them as such pieces less the ends that are run over, so
+ * that many runs of the mean length are built at the end.
+ *
+ * Entries of rows that are dead but not yet vacuumed away look like any others; only those that a
+ * scan has marked dead (LP_DEAD) are left out.  kappa.index_bloat (SQL) says so where there are many.
+ *
+ * Shape: the pages' kinds, and density and fragmentation as pgstatindex defines them.
+ *
+ * Locks, bound, crash story: page_sample.c.  A page is copied before it is looked at, so its
+ * lock is short.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/nbtree.h"
+#include "catalog/pg_am.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+
+#include "page_sample.h"
+
+PG_FUNCTION_INFO_V1(kappa_sample_indexes);
+
+#define ROW_COLUMNS		18
+
+/* What a page of a B-tree has for entries and their line pointers */
+#define PAGE_ROOM		(BLCKSZ - SizeOfPageHeaderData - MAXALIGN(sizeof(BTPageOpaqueData)))
+
+/* Leaf entries being put into pages as a build does */
+typedef struct Build
+{
+	bool		merges;			/* deduplicates */
+	Size		leave_free;		/* what fillfactor leaves free on a page */
+	double		full;			/* pages that are full */
+	double		full_bytes;		/* on those */
+	Size		used;			/* of the page being filled, with line pointers */
+	int			entries;		/* on it */
+	Size		last_size;		/* of the last one of them */
+	Size		last_list;		/* and of its posting list */
+} Build;
+
+/* Entries of one key on one page */
+typedef struct Run
+{
+	Size		key_size;
+	int			tids;
+} Run;
+
+/* What was seen of an index */
+typedef struct IndexSample
+{
+	Relation	rel;
+	const char *problem;
+	int			level;			/* of the root: 0 where it is a leaf */
+	BlockNumber pages_read;		/* the meta page is not among them */
+	Build		build;
+	PageSpread	spread;			/* of what a page's entries add to the build, in bytes */
+	double		page_bytes;		/* the same of the page being read */
+	/* first and last runs of pages */
+	double		edge_tids;
+	double		edge_runs;
+	double		edge_key_bytes; /* of as many keys as there are tids */
+	/* pages */
+	double		leaf;
+	double		internal;
+	double		deleted;
+	double		half_dead;
+	double		backward;		/* leaf pages whose right neighbour has a lower block number */
+	double		forward;		/* whose right neighbour is the next block */
+	/* bytes of leaf pages */
+	double		room;
+	double		free_space;
+	/* entries */
+	double		tids;
+	double		keys;			/* distinct ones, page by page */
+	double		high_keys;
+	double		high_key_bytes;
+} IndexSample;
+
+static const char *
+check_index(Relation rel)
+{
+	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_INDEX)
+		return "it is a partitioned index without partitions, and has no pages";
+	if (rel->rd_rel->relkind != RELKIND_INDEX)
+		return "it is no index: ask kappa.table_bloat, or name an index";
+	if (rel->rd_rel->relam != BTREE_AM_OID)
+		return "its access method is not btree, the only one whose pages are known here";
+	return NULL;
+}
+
+/* ---------------------------------------------------------------- the build */
+
+/* list: how much of the size is a posting list, which a high key does not have */
+static void
+build_entry(Build *build, Size size, Size list)
+{
+	Size		used = build->used + sizeof(ItemIdData);
+	Size		free_space = used < PAGE_ROOM ? PAGE_ROOM - used : 0;
+
+	size = MAXALIGN(size);
+	if (build->entries > 1 &&
+		(free_space < size + MAXALIGN(sizeof(ItemPointerData)) ||
+		 free_space + build->last_list < build->leave_free))
+	{
+		build->full++;
+		build->full_bytes += build->used - build->last_size;
+		/* the line pointer of the high key, and the last entry of the page before */
+		build->used = sizeof(ItemIdData) + build->last_size;
+		build->entries = 1;
+	}
+	if (build->entries == 0)
+		build->used = sizeof(ItemIdData);
+	build->last_size = size + sizeof(ItemIdData);
+	build->last_list = list;
+	build->used += build->last_size;
+	build->entries++;
+}
+
+/* How many TIDs of one key the build puts into one entry at most */
+static int
+most_merged(const Build *build, Size key_size)
+{
+	Size		bytes = MAXALIGN_DOWN(MAXALIGN_DOWN(BLCKSZ * 10 / 100) - sizeof(ItemIdData));
+
+	if (!build->merges || key_size + 2 * sizeof(ItemPointerData) > bytes)
+		return 1;
+	return (bytes - key_size) / sizeof(ItemPointerData);
+}
+
+static void
+build_run(Build *build, Size key_size, int64 tids)
+{
+	int			most = most_merged(build, key_size);
+
+	while (tids > 0)
+	{
+		int			n = Min(most, tids);
+		Size		size = n == 1 ? key_size : MAXALIGN(key_size + n * sizeof(ItemPointerData));
+
+		build_entry(build, size, size - key_size);
+		tids -= n;
+	}
+}
+
+/* Bytes that such a run takes, without regard to where pages end */
+static double
+run_bytes(const Build *build, const Run *run)
+{
+	int			most = most_merged(build, run->key_size);
+
+	if (most == 1)
+		return run->tids * (double) (run->key_size + sizeof(ItemIdData));
+	return ceil((double) run->tids / most) * (run->key_size + sizeof(ItemIdData)) +
+		run->tids * (double) sizeof(ItemPointerData);
+}
+
+static double
+build_pages(const Build *build)
+{
+	double		page_bytes = build->full > 0 ? build->full_bytes / build->full : PAGE_ROOM - build->leave_free;
+
+	return build->full + Min(build->used / page_bytes, 1.0);
+}
+
+/* ---------------------------------------------------------------- pages */
+
+/* A run that has ended, or the page has: at its edge it waits for the end. */
+static void
+count_run(IndexSample *sample, const Run *run, bool edge)
+{
+	sample->keys++;
+	sample->tids += run->tids;
+	sample->page_bytes += run_bytes(&sample->build, run);
+	if (edge)
+	{
+		sample->edge_runs++;
+		sample->edge_tids += run->tids;
+		sample->edge_key_bytes += run->key_size * (double) run->tids;
+	}
+	else
+		build_run(&sample->build, run->key_size, run->tids);
+}
+
+/* Entries of a leaf page, in the order of their keys; false: it has none. */
+static bool
+count_entries(IndexSample *sample, Page page, BTPageOpaque opaque)
+{
+	int			nkeys = IndexRelationGetNumberOfKeyAttributes(sample->rel);
+	OffsetNumber last = PageGetMaxOffsetNumber(page);
+	IndexTuple	before = NULL;
+	bool		first = true;
+	Run			run = {0, 0};
+	OffsetNumber i;
+
+	for (i = P_FIRSTDATAKEY(opaque); i <= last; i++)
+	{
+		ItemId		item = PageGetItemId(page, i);
+		IndexTuple	tuple = (IndexTuple) PageGetItem(page, item);
+
+		if (ItemIdIsDead(item))
+			continue;
+		if (before != NULL && _bt_keep_natts_fast(sample->rel, before, tuple) <= nkeys)
+		{
+			count_run(sample, &run, first);
+			first = false;
+			run.tids = 0;
+		}
+		run.key_size = BTreeTupleIsPosting(tuple) ? BTreeTupleGetPostingOffset(tuple) : IndexTupleSize(tuple);
+		run.tids += BTreeTupleIsPosting(tuple) ? BTreeTupleGetNPosting(tuple) : 1;
+		before = tuple;
+	}
+	if (before != NULL)
+		count_run(sample, &run, true);
+	return before != NULL;
+}
+
+/* The runs that page ends cut, when all pages are read */
+static void
+build_edge_runs(IndexSample *sample)
+{
+	int64		runs = Max(rint(sample->edge_runs), 1);
+	int64		i;
+
+	if (sample->edge_tids == 0)
+		return;
+	for (i = 0; i < runs; i++)
+		build_run(&sample->build, MAXALIGN((Size) rint(sample->edge_key_bytes / sample->edge_tids)),
+				  (int64) floor((i + 1) * sample->edge_tids / runs) - (int64) floor(i * sample->edge_tids / runs));
+}
+
+/* Does the last run of the page go on to the right?  And how large are downlinks? */
+static bool
+runs_on(IndexSample *sample, Page page, BTPageOpaque opaque)
+{
+	IndexTuple	high;
+
+	if (P_RIGHTMOST(opaque))
+		return false;
+	high = (IndexTuple) PageGetItem(page, PageGetItemId(page, P_HIKEY));
+	sample->high_keys++;
+	sample->high_key_bytes += MAXALIGN(IndexTupleSize(high));
+	return BTreeTupleIsPivot(high) && BTreeTupleGetHeapTID(high) != NULL;
+}
+
+static void
+count_leaf(IndexSample *sample, Page page, BlockNumber block, BTPageOpaque opaque)
+{
+	sample->leaf++;
+	sample->room += ((PageHeader) page)->pd_special - SizeOfPageHeaderData;
+	sample->free_space += PageGetFreeSpace(page);
+	if (opaque->btpo_next != P_NONE && opaque->btpo_next < block)
+		sample->backward++;
+	if (opaque->btpo_next == block + 1)
+		sample->forward++;
+	if (count_entries(sample, page, opaque) && runs_on(sample, page, opaque))
+		sample->edge_runs--;
+}
+
+static void
+count_page(IndexSample *sample, Page page, BlockNumber block)
+{
+	BTPageOpaque opaque = BTPageGetOpaque(page);
+
+	sample->pages_read++;
+	sample->page_bytes = 0;
+	if (P_ISDELETED(opaque))
+		sample->deleted++;
+	else if (P_IGNORE(opaque))
+		sample->half_dead++;
+	else if (P_ISLEAF(opaque))
+		count_leaf(sample, page, block, opaque);
+	else
+		sample->internal++;
+	spread_add(&sample->spread, sample->page_bytes);
+}
+
+/* A copy of the page; false: it is none of a B-tree.  A page that is all zeroes counts as deleted. */
+static bool
+copy_page(IndexSample *sample, BlockNumber block, BufferAccessStrategy ring, Page copy)
+{
+	Buffer		buffer = walk_read(sample->rel, block, ring);
+	Page		page = BufferGetPage(buffer);
+
+	memcpy(copy, page, BLCKSZ);
+	UnlockReleaseBuffer(buffer);
+	if (PageIsNew(copy))
+	{
+		_bt_pageinit(copy, BLCKSZ);
+		BTPageGetOpaque(copy)->btpo_flags = BTP_DELETED;
+	}
+	return PageGetSpecialSize(copy) == MAXALIGN(sizeof(BTPageOpaqueData));
+}
+
+/* The meta page; false where it is none */
+static bool
+read_meta(IndexSample *sample, BufferAccessStrategy ring, Page page)
+{
+	BTMetaPageData *meta = BTPageGetMeta(page);
+
+	if (!copy_page(sample, BTREE_METAPAGE, ring, page) || !P_ISMETA(BTPageGetOpaque(page)) ||
+		meta->btm_magic != BTREE_MAGIC)
+		return false;
+	sample->level = meta->btm_level;
+	return true;
+}
+
+/* Would a build deduplicate?  As _bt_load decides. */
+static bool
+build_merges(Relation rel)
+{
+	return !rel->rd_index->indisunique && BTGetDeduplicateItems(rel) && _bt_allequalimage(rel, false);
+}
+
+static void
+read_index(IndexSample *sample, Relation rel, BlockNumber blocks, BlockNumber pages)
+{
+	BufferAccessStrategy ring = GetAccessStrategy(BAS_BULKREAD);
+	Page		page = (Page) palloc(BLCKSZ);
+	BlockWalk	walk;
+	BlockNumber block;
+
+	memset(sample, 0, sizeof(IndexSample));
+	sample->rel = rel;
+	sample->build.merges = build_merges(rel);
+	sample->build.leave_free = BTGetTargetPageFreeSpace(rel);
+	if (!read_meta(sample, ring, page))
+		sample->problem = "its first page is no meta page of a B-tree: have amcheck look at it";
+	walk_begin(&walk, 1, blocks - 1, Min(pages, blocks - 1));
+	while (sample->problem == NULL && walk_next(&walk, &block))
+	{
+		if (copy_page(sample, block, ring, page))
+			count_page(sample, page, block);
+		else
+			sample->problem = psprintf("its page %u is no page of a B-tree: have amcheck look at it", block);
+	}
+	build_edge_runs(sample);
+	pfree(page);
+	FreeAccessStrategy(ring);
+}
+
+/* ---------------------------------------------------------------- results */
+
+/* Pages of the whole index after REINDEX */
+static double
+pages_needed(const IndexSample *sample, BlockNumber blocks)
+{
+	double		pages = build_pages(&sample->build);
+	double		link = sample->high_keys > 0 ? sample->high_key_bytes / sample->high_keys : 16;
+	double		links_per_page = (PAGE_ROOM * BTREE_NONLEAF_FILLFACTOR / 100.0) / (link + sizeof(ItemIdData));
+	double		total = 1;
+
+	if (sample->tids == 0)
+		return 1;
+	if (sample->pages_read == blocks - 1)
+		pages = sample->build.full + 1;
+	else
+		pages = Max(ceil(pages * (blocks - 1) / sample->pages_read), 1);
+	for (;;)
+	{
+		total += pages;
+		if (pages <= 1)
+			return total;
+		pages = ceil(pages / Max(links_per_page, 2));
+	}
+}
+
+static void
+set_share(double part, double whole, Datum *value, bool *null)
+{
+	*null = whole <= 0;
+	*value = Float8GetDatum(whole > 0 ? 100.0 * part / whole : 0);
+}
+
+/* Half of the 95 % interval of the pages needed; NULL where too little was read */
+static void
+set_interval(const IndexSample *sample, BlockNumber blocks, Datum *value, bool *null)
+{
+	double		pages = build_pages(&sample->build);
+	double		page_bytes = pages > 0 ? sample->spread.sum / pages : 0;
+	double		half = spread_interval(&sample->spread, blocks - 1.0);
+
+	*null = isnan(half);
+	*value = Float8GetDatum(page_bytes > 0 ? half / page_bytes * (blocks - 1) : 0);
+}
+
+/* The columns of kappa.sample_indexes in their order */
+static void
+put_index(ReturnSetInfo *rsinfo, const SampledRelation *relation, const IndexSample *sample)
+{
+	Datum		values[ROW_COLUMNS];
+	bool		nulls[ROW_COLUMNS];
+	BlockNumber blocks = relation->blocks;
+
+	memset(nulls, relation->problem != NULL, sizeof(nulls));
+	nulls[0] = false;
+	values[0] = ObjectIdGetDatum(relation->oid);
+	nulls[1] = relation->problem == NULL;
+	if (relation->problem != NULL)
+		values[1] = CStringGetTextDatum(relation->problem);
+	else
+	{
+		double		scale = sample->pages_read > 0 ? (blocks - 1.0) / sample->pages_read : 0;
+
+		values[2] = Int64GetDatum(blocks);
+		values[3] = Int64GetDatum(sample->pages_read + 1);
+		values[4] = Float8GetDatum(pages_needed(sample, blocks));
+		set_interval(sample, blocks, &values[5], &nulls[5]);
+		values[6] = Int32GetDatum(sample->level);
+		values[7] = Float8GetDatum(round(sample->leaf * scale));
+		values[8] = Float8GetDatum(round(sample->internal * scale));
+		values[9] = Float8GetDatum(round(sample->deleted * scale));
+		values[10] = Float8GetDatum(round(sample->half_dead * scale));
+		set_share(sample->room - sample->free_space, sample->room, &values[11], &nulls[11]);
+		set_share(sample->backward, sample->leaf, &values[12], &nulls[12]);
+		set_share(sample->tids - sample->keys, sample->tids, &values[13], &nulls[13]);
+		set_share(sample->forward, sample->leaf, &values[14], &nulls[14]);
+		values[15] = Float8GetDatum(sample->tids * scale);
+		values[16] = BoolGetDatum(sample->build.merges);
+		values[17] = Int32GetDatum(BTGetFillFactor(sample->rel));
+	}
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* kappa.sample_indexes(relations oid[], pages integer, exact boolean): a row for each */
+Datum
+kappa_sample_indexes(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	SamplePlan *plan;
+	int			i;
+
+	sample_require_rights("index_bloat");
+	InitMaterializedSRF(fcinfo, 0);
+	plan = sample_plan(fcinfo, check_index);
+	for (i = 0; i < plan->n; i++)
+	{
+		SampledRelation *relation = &plan->relations[i];
+		Relation	rel = relation->problem == NULL ? sample_open(plan, relation) : NULL;
+		IndexSample sample;
+
+		if (rel != NULL)
+		{
+			relation->blocks = Min(relation->blocks, RelationGetNumberOfBlocks(rel));
+			/* the meta page is one of its share */
+			if (relation->share < Min(relation->blocks, 2) || relation->blocks == 0)
+				relation->problem = "too few of its pages may be read: with pages => 2 or more there is an answer";
+			else
+			{
+				read_index(&sample, rel, relation->blocks, relation->share - 1);
+				relation->problem = sample.problem;
+			}
+		}
+		put_index(rsinfo, relation, &sample);
+		if (rel != NULL)
+			sample_close(rel);
+	}
+	return (Datum) 0;
+}
