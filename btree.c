@@ -16,9 +16,10 @@
  * downlinks of the size of the high keys seen, 70 % full (BTREE_NONLEAF_FILLFACTOR), and the meta page.
  *
  * Equal keys that run over the end of a page (its high key then carries a heap TID, as nothing
- * else tells the neighbours apart): of the first and last run of each page it is not known how long
- * they are.  But there are as many of them as such pieces less the ends that are run over, so
- * that many runs of the mean length are built at the end.
+ * else tells the neighbours apart) are one run.  It is put together where the right neighbour
+ * is in the sample too.  Of the others it is not known how long they are; but they are as many as
+ * there are pieces of such runs less the ends of pages that are run over, so that many runs of
+ * their mean length are built.
  *
  * Entries of rows that are dead but not yet vacuumed away look like any others; only those that a
  * scan has marked dead (LP_DEAD) are left out.  kappa.index_bloat (SQL) says so where there are many.
@@ -67,8 +68,21 @@ typedef struct Build
 typedef struct Run
 {
 	Size		key_size;
-	int			tids;
+	int64		tids;
 } Run;
+
+/* The first and the last run of a leaf page */
+typedef struct LeafEnds
+{
+	BlockNumber block;
+	BlockNumber next;			/* right neighbour */
+	bool		begins;			/* its left neighbour has no part of the first run for sure */
+	bool		joined;			/* the left neighbour is in the sample */
+	bool		runs_on;		/* the last run goes on to the right */
+	bool		single;			/* they are the same */
+	Run			first;
+	Run			last;
+} LeafEnds;
 
 /* What was seen of an index */
 typedef struct IndexSample
@@ -80,10 +94,12 @@ typedef struct IndexSample
 	Build		build;
 	PageSpread	spread;			/* of what a page's entries add to the build, in bytes */
 	double		page_bytes;		/* the same of the page being read */
-	/* first and last runs of pages */
-	double		edge_tids;
-	double		edge_runs;
-	double		edge_key_bytes; /* of as many keys as there are tids */
+	LeafEnds   *ends;			/* of each leaf page read, by block */
+	int64		nends;
+	/* runs of which the length is not known */
+	double		cut_tids;
+	double		cut_runs;
+	double		cut_key_bytes;	/* of as many keys as there are tids */
 	/* pages */
 	double		leaf;
 	double		internal;
@@ -189,31 +205,31 @@ build_pages(const Build *build)
 
 /* ---------------------------------------------------------------- pages */
 
-/* A run that has ended, or the page has: at its edge it waits for the end. */
+/* A run within a page is complete; the first and the last wait until all pages are read. */
 static void
-count_run(IndexSample *sample, const Run *run, bool edge)
+count_run(IndexSample *sample, LeafEnds *ends, const Run *run, bool last)
 {
 	sample->keys++;
 	sample->tids += run->tids;
 	sample->page_bytes += run_bytes(&sample->build, run);
-	if (edge)
+	if (ends->first.tids == 0)
 	{
-		sample->edge_runs++;
-		sample->edge_tids += run->tids;
-		sample->edge_key_bytes += run->key_size * (double) run->tids;
+		ends->first = *run;
+		ends->single = last;
 	}
-	else
+	else if (!last)
 		build_run(&sample->build, run->key_size, run->tids);
+	if (last)
+		ends->last = *run;
 }
 
-/* Entries of a leaf page, in the order of their keys; false: it has none. */
-static bool
-count_entries(IndexSample *sample, Page page, BTPageOpaque opaque)
+/* Entries of a leaf page, in the order of their keys */
+static void
+count_entries(IndexSample *sample, Page page, BTPageOpaque opaque, LeafEnds *ends)
 {
 	int			nkeys = IndexRelationGetNumberOfKeyAttributes(sample->rel);
 	OffsetNumber last = PageGetMaxOffsetNumber(page);
 	IndexTuple	before = NULL;
-	bool		first = true;
 	Run			run = {0, 0};
 	OffsetNumber i;
 
@@ -226,8 +242,7 @@ count_entries(IndexSample *sample, Page page, BTPageOpaque opaque)
 			continue;
 		if (before != NULL && _bt_keep_natts_fast(sample->rel, before, tuple) <= nkeys)
 		{
-			count_run(sample, &run, first);
-			first = false;
+			count_run(sample, ends, &run, false);
 			run.tids = 0;
 		}
 		run.key_size = BTreeTupleIsPosting(tuple) ? BTreeTupleGetPostingOffset(tuple) : IndexTupleSize(tuple);
@@ -235,22 +250,107 @@ count_entries(IndexSample *sample, Page page, BTPageOpaque opaque)
 		before = tuple;
 	}
 	if (before != NULL)
-		count_run(sample, &run, true);
-	return before != NULL;
+		count_run(sample, ends, &run, true);
+	else
+		ends->single = true;
 }
 
-/* The runs that page ends cut, when all pages are read */
-static void
-build_edge_runs(IndexSample *sample)
+static int
+by_block(const void *a, const void *b)
 {
-	int64		runs = Max(rint(sample->edge_runs), 1);
+	BlockNumber x = ((const LeafEnds *) a)->block;
+	BlockNumber y = ((const LeafEnds *) b)->block;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/* The page's right neighbour, where it was read too */
+static LeafEnds *
+right_neighbour(const IndexSample *sample, const LeafEnds *ends)
+{
+	LeafEnds	key = {.block = ends->next};
+
+	if (ends->next == P_NONE)
+		return NULL;
+	return bsearch(&key, sample->ends, sample->nends, sizeof(LeafEnds), by_block);
+}
+
+/* cut: there may be more of it on pages that were not read */
+static void
+end_run(IndexSample *sample, const Run *run, bool cut)
+{
+	if (run->tids == 0)
+		return;
+	if (!cut)
+	{
+		build_run(&sample->build, run->key_size, run->tids);
+		return;
+	}
+	sample->cut_runs++;
+	sample->cut_tids += run->tids;
+	sample->cut_key_bytes += run->key_size * (double) run->tids;
+}
+
+/* Pages that are neighbours, from their leftmost on: the runs at their edges */
+static void
+build_chain(IndexSample *sample, const LeafEnds *page)
+{
+	Run			run = page->first;
+	bool		cut = !page->begins;
+	int64		steps;
+
+	/* a chain is no longer than all pages, whatever stands in broken ones */
+	for (steps = 0; steps < sample->nends; steps++)
+	{
+		LeafEnds   *next = right_neighbour(sample, page);
+
+		if (!page->single)
+		{
+			end_run(sample, &run, cut);
+			run = page->last;
+			cut = false;
+		}
+		if (next == NULL || !page->runs_on)
+		{
+			end_run(sample, &run, cut || page->runs_on);
+			cut = false;
+			run.tids = 0;
+		}
+		if (next == NULL)
+		{
+			if (page->runs_on)
+				sample->cut_runs--;
+			return;
+		}
+		run.key_size = next->first.tids > 0 ? next->first.key_size : run.key_size;
+		run.tids += next->first.tids;
+		page = next;
+	}
+}
+
+/* The first and last runs of all pages, when these are read */
+static void
+build_ends(IndexSample *sample)
+{
+	int64		runs;
 	int64		i;
 
-	if (sample->edge_tids == 0)
+	for (i = 0; i < sample->nends; i++)
+	{
+		LeafEnds   *next = right_neighbour(sample, &sample->ends[i]);
+
+		if (next != NULL)
+			next->joined = true;
+	}
+	for (i = 0; i < sample->nends; i++)
+		if (!sample->ends[i].joined)
+			build_chain(sample, &sample->ends[i]);
+	if (sample->cut_tids == 0)
 		return;
+	runs = Max(rint(sample->cut_runs), 1);
 	for (i = 0; i < runs; i++)
-		build_run(&sample->build, MAXALIGN((Size) rint(sample->edge_key_bytes / sample->edge_tids)),
-				  (int64) floor((i + 1) * sample->edge_tids / runs) - (int64) floor(i * sample->edge_tids / runs));
+		build_run(&sample->build, MAXALIGN((Size) rint(sample->cut_key_bytes / sample->cut_tids)),
+				  (int64) floor((i + 1) * sample->cut_tids / runs) - (int64) floor(i * sample->cut_tids / runs));
 }
 
 /* Does the last run of the page go on to the right?  And how large are downlinks? */
@@ -270,6 +370,12 @@ runs_on(IndexSample *sample, Page page, BTPageOpaque opaque)
 static void
 count_leaf(IndexSample *sample, Page page, BlockNumber block, BTPageOpaque opaque)
 {
+	LeafEnds   *ends = &sample->ends[sample->nends++];
+
+	memset(ends, 0, sizeof(LeafEnds));
+	ends->block = block;
+	ends->next = opaque->btpo_next;
+	ends->begins = P_LEFTMOST(opaque);
 	sample->leaf++;
 	sample->room += ((PageHeader) page)->pd_special - SizeOfPageHeaderData;
 	sample->free_space += PageGetFreeSpace(page);
@@ -277,8 +383,8 @@ count_leaf(IndexSample *sample, Page page, BlockNumber block, BTPageOpaque opaqu
 		sample->backward++;
 	if (opaque->btpo_next == block + 1)
 		sample->forward++;
-	if (count_entries(sample, page, opaque) && runs_on(sample, page, opaque))
-		sample->edge_runs--;
+	count_entries(sample, page, opaque, ends);
+	ends->runs_on = runs_on(sample, page, opaque) && ends->first.tids > 0;
 }
 
 static void
@@ -351,6 +457,7 @@ read_index(IndexSample *sample, Relation rel, BlockNumber blocks, BlockNumber pa
 	if (!read_meta(sample, ring, page))
 		sample->problem = "its first page is no meta page of a B-tree: have amcheck look at it";
 	walk_begin(&walk, 1, blocks - 1, Min(pages, blocks - 1));
+	sample->ends = palloc_extended(sizeof(LeafEnds) * Max(walk.n, 1), MCXT_ALLOC_HUGE);
 	while (sample->problem == NULL && walk_next(&walk, &block))
 	{
 		if (copy_page(sample, block, ring, page))
@@ -358,7 +465,8 @@ read_index(IndexSample *sample, Relation rel, BlockNumber blocks, BlockNumber pa
 		else
 			sample->problem = psprintf("its page %u is no page of a B-tree: have amcheck look at it", block);
 	}
-	build_edge_runs(sample);
+	build_ends(sample);
+	pfree(sample->ends);
 	pfree(page);
 	FreeAccessStrategy(ring);
 }

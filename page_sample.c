@@ -227,7 +227,11 @@ walk_next(BlockWalk *walk, BlockNumber *block)
 		at = walk->done;
 	else
 		at = floor((walk->done + pg_prng_double(&pg_global_prng_state)) * length);
-	*block = walk->first + (BlockNumber) Min(at, walk->blocks - 1.0);
+	/* short stretches may meet in a block, which is not read twice */
+	if (walk->done > 0)
+		at = Max(at, walk->last + 1.0);
+	walk->last = (BlockNumber) Min(at, walk->blocks - 1.0);
+	*block = walk->first + walk->last;
 	walk->done++;
 	return true;
 }

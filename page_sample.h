@@ -42,6 +42,7 @@ typedef struct BlockWalk
 	BlockNumber blocks;
 	BlockNumber n;				/* how many of them are read */
 	BlockNumber done;
+	BlockNumber last;			/* less first */
 } BlockWalk;
 
 /* A quantity of each page, for the mean's error */
