@@ -12,7 +12,7 @@ use Time::HiRes qw(time);
 
 my $seed = seed();
 my $node = kappa_node('bloat', 'autovacuum = off', 'fsync = off', 'max_prepared_transactions = 5',
-	'maintenance_work_mem = 64MB', 'log_min_messages = warning');
+	'maintenance_work_mem = 64MB', 'wal_level = replica', 'max_wal_senders = 5', 'log_min_messages = warning');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -208,7 +208,7 @@ is("$severity: $advice", 'warn: REINDEX INDEX CONCURRENTLY public."Mend it"', 't
 sql($advice);
 within($needed / 8192, sql("SELECT pg_relation_size('\"Mend it\"') / 8192"), 20, 'it needs the space that it said, pages');
 is(sql("SELECT severity, advice IS NULL, pct < 1 FROM kappa.index_bloat('\"Mend it\"')"), 'ok|t|t', 'and mends it');
-is(sql("SELECT string_agg(kappa.bloat_severity(b * 1048576, t * 1048576), ' ') FROM (VALUES (99, 100), (100, 300), (100, 400), (1024, 2048), (1023, 2048), (100, 10000), (0, 0)) v (b, t)"),
+is(sql("SELECT string_agg(kappa.bloat_severity(b * 1048576.0, t * 1048576.0), ' ') FROM (VALUES (99, 100), (100, 300), (100, 400), (1024, 2048), (1023, 2048), (100, 10000), (0, 0)) v (b, t)"),
 	'info warn info critical warn ok ok', 'levels');
 
 # ---------------------------------------------------------------- interval and bound
@@ -242,7 +242,7 @@ like(sql("SELECT DISTINCT reason FROM kappa.table_bloat() WHERE severity = 'unkn
 # ---------------------------------------------------------------- what cannot be told
 
 # a table or index that somebody has locked
-sql("CREATE TABLE locked (id integer PRIMARY KEY); BEGIN; LOCK TABLE locked; ALTER INDEX locked_pkey SET (fillfactor = 80); PREPARE TRANSACTION 'lock'");
+sql("CREATE TABLE locked (id integer PRIMARY KEY); BEGIN; LOCK TABLE locked; REINDEX INDEX locked_pkey; PREPARE TRANSACTION 'lock'");
 for my $call ("kappa.table_bloat('locked'::regclass::oid)", "kappa.index_bloat('locked_pkey'::regclass::oid)", "kappa.btree_shape('locked_pkey'::regclass::oid)",
 	"kappa.table_bloat('locked'::regclass::oid, exact => true)")
 {
