@@ -19,6 +19,10 @@
  * kept for an old snapshot, which also VACUUM FULL has to copy ("kept" is a part of "needed").
  * Rows of transactions in progress count as needed.
  *
+ * Also counted: the line pointers that indexes point to (rows that are no HOT versions, and what
+ * pruning left of some), and how many of them lead to nothing that is needed, so that
+ * kappa.index_bloat can tell which entries REINDEX would leave out before VACUUM has run.
+ *
  * Values never leave: only lengths are added up, and toasted ones are not fetched.  A TOAST
  * table is a relation of its own to these functions.
  *
@@ -47,7 +51,7 @@
 
 PG_FUNCTION_INFO_V1(kappa_sample_tables);
 
-#define ROW_COLUMNS		12
+#define ROW_COLUMNS		14
 
 /* Rows being put into pages as VACUUM FULL does */
 typedef struct Packing
@@ -69,6 +73,8 @@ typedef struct TableSample
 	double		dead;			/* bytes, here and below */
 	double		kept;
 	double		padding;
+	double		entries;		/* line pointers that an index points to */
+	double		dead_entries;	/* of rows that are dead to everybody */
 	double		page_bytes;		/* needed ones of the page being read */
 	BlockNumber pages_read;
 	BlockNumber tail_from;		/* all pages read from here on hold no needed row */
@@ -178,10 +184,17 @@ count_needed(TableSample *sample, HeapTuple tuple, bool kept)
 static void
 count_row(TableSample *sample, HeapTuple tuple, Buffer buffer)
 {
+	bool		entry = !HeapTupleIsHeapOnly(tuple);
+
+	if (entry)
+		sample->entries++;
 	switch (HeapTupleSatisfiesVacuum(tuple, sample->horizon, buffer))
 	{
 		case HEAPTUPLE_DEAD:
 			sample->dead += MAXALIGN(tuple->t_len) + sizeof(ItemIdData);
+			/* else a HOT version behind it is what the entry leads to */
+			if (entry && !HeapTupleIsHotUpdated(tuple))
+				sample->dead_entries++;
 			break;
 		case HEAPTUPLE_RECENTLY_DEAD:
 			count_needed(sample, tuple, true);
@@ -190,6 +203,16 @@ count_row(TableSample *sample, HeapTuple tuple, Buffer buffer)
 			count_needed(sample, tuple, false);
 			break;
 	}
+}
+
+/* A line pointer of which pruning has taken the row */
+static void
+count_pruned(TableSample *sample, ItemId item)
+{
+	if (ItemIdIsDead(item) || ItemIdIsRedirected(item))
+		sample->entries++;
+	if (ItemIdIsDead(item))
+		sample->dead_entries++;
 }
 
 static void
@@ -206,7 +229,10 @@ count_page(TableSample *sample, BlockNumber block, Buffer buffer)
 		HeapTupleData tuple;
 
 		if (!ItemIdIsNormal(item))
+		{
+			count_pruned(sample, item);
 			continue;
+		}
 		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
 		tuple.t_len = ItemIdGetLength(item);
 		tuple.t_tableOid = RelationGetRelid(sample->rel);
@@ -304,11 +330,13 @@ put_table(ReturnSetInfo *rsinfo, const SampledRelation *relation, const TableSam
 		values[10] = Int64GetDatum(sample->tail_from == InvalidBlockNumber ? 0 :
 								   relation->blocks - sample->tail_from);
 		values[11] = Int32GetDatum(RelationGetFillFactor(sample->rel, HEAP_DEFAULT_FILLFACTOR));
+		values[12] = Float8GetDatum(sample->entries * scale);
+		values[13] = Float8GetDatum(sample->dead_entries * scale);
 	}
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* kappa.sample_tables(relations oid[], pages integer, exact boolean): a row for each */
+/* kappa.sample_tables(relations oid[], pages integer, exact boolean, bound integer): a row for each */
 Datum
 kappa_sample_tables(PG_FUNCTION_ARGS)
 {

@@ -21,8 +21,10 @@
  * there are pieces of such runs less the ends of pages that are run over, so that many runs of
  * their mean length are built.
  *
- * Entries of rows that are dead but not yet vacuumed away look like any others; only those that a
- * scan has marked dead (LP_DEAD) are left out.  kappa.index_bloat (SQL) says so where there are many.
+ * Entries of rows that are dead but not yet vacuumed away look like any others, and REINDEX leaves
+ * them out.  What share of the table's entries is needed is an argument (kappa.index_bloat
+ * samples the table where its counters tell of dead rows); so many of each page's entries
+ * are built, those that a scan has marked dead (LP_DEAD) first left out, then others at random.
  *
  * Shape: the pages' kinds, and density and fragmentation as pgstatindex defines them.
  *
@@ -35,10 +37,13 @@
 
 #include "access/nbtree.h"
 #include "catalog/pg_am.h"
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
@@ -89,6 +94,8 @@ typedef struct IndexSample
 {
 	Relation	rel;
 	const char *problem;
+	double		needed;			/* share of the table's entries; 1 where no row waits for VACUUM */
+	double		survive;		/* the same of the page's entries that are not marked dead */
 	int			level;			/* of the root: 0 where it is a leaf */
 	BlockNumber pages_read;		/* the meta page is not among them */
 	Build		build;
@@ -223,6 +230,49 @@ count_run(IndexSample *sample, LeafEnds *ends, const Run *run, bool last)
 		ends->last = *run;
 }
 
+static int
+tuple_tids(IndexTuple tuple)
+{
+	return BTreeTupleIsPosting(tuple) ? BTreeTupleGetNPosting(tuple) : 1;
+}
+
+/* What share of the page's entries not marked dead is needed, where so many of all are */
+static double
+share_to_build(const IndexSample *sample, Page page, BTPageOpaque opaque)
+{
+	double		alive = 0;
+	double		marked = 0;
+	OffsetNumber i;
+
+	if (sample->needed >= 1)
+		return 1;
+	for (i = P_FIRSTDATAKEY(opaque); i <= PageGetMaxOffsetNumber(page); i++)
+	{
+		ItemId		item = PageGetItemId(page, i);
+		int			tids = tuple_tids((IndexTuple) PageGetItem(page, item));
+
+		if (ItemIdIsDead(item))
+			marked += tids;
+		else
+			alive += tids;
+	}
+	return alive > 0 ? Min((alive + marked) * sample->needed / alive, 1) : 1;
+}
+
+/* How many of so many entries are built */
+static int
+survivors(const IndexSample *sample, int tids)
+{
+	int			n = 0;
+
+	if (sample->survive >= 1)
+		return tids;
+	while (tids-- > 0)
+		if (pg_prng_double(&pg_global_prng_state) < sample->survive)
+			n++;
+	return n;
+}
+
 /* Entries of a leaf page, in the order of their keys */
 static void
 count_entries(IndexSample *sample, Page page, BTPageOpaque opaque, LeafEnds *ends)
@@ -233,12 +283,14 @@ count_entries(IndexSample *sample, Page page, BTPageOpaque opaque, LeafEnds *end
 	Run			run = {0, 0};
 	OffsetNumber i;
 
+	sample->survive = share_to_build(sample, page, opaque);
 	for (i = P_FIRSTDATAKEY(opaque); i <= last; i++)
 	{
 		ItemId		item = PageGetItemId(page, i);
 		IndexTuple	tuple = (IndexTuple) PageGetItem(page, item);
+		int			tids = ItemIdIsDead(item) ? 0 : survivors(sample, tuple_tids(tuple));
 
-		if (ItemIdIsDead(item))
+		if (tids == 0)
 			continue;
 		if (before != NULL && _bt_keep_natts_fast(sample->rel, before, tuple) <= nkeys)
 		{
@@ -246,7 +298,7 @@ count_entries(IndexSample *sample, Page page, BTPageOpaque opaque, LeafEnds *end
 			run.tids = 0;
 		}
 		run.key_size = BTreeTupleIsPosting(tuple) ? BTreeTupleGetPostingOffset(tuple) : IndexTupleSize(tuple);
-		run.tids += BTreeTupleIsPosting(tuple) ? BTreeTupleGetNPosting(tuple) : 1;
+		run.tids += tids;
 		before = tuple;
 	}
 	if (before != NULL)
@@ -443,7 +495,7 @@ build_merges(Relation rel)
 }
 
 static void
-read_index(IndexSample *sample, Relation rel, BlockNumber blocks, BlockNumber pages)
+read_index(IndexSample *sample, Relation rel, double needed, BlockNumber blocks, BlockNumber pages)
 {
 	BufferAccessStrategy ring = GetAccessStrategy(BAS_BULKREAD);
 	Page		page = (Page) palloc(BLCKSZ);
@@ -452,6 +504,7 @@ read_index(IndexSample *sample, Relation rel, BlockNumber blocks, BlockNumber pa
 
 	memset(sample, 0, sizeof(IndexSample));
 	sample->rel = rel;
+	sample->needed = needed;
 	sample->build.merges = build_merges(rel);
 	sample->build.leave_free = BTGetTargetPageFreeSpace(rel);
 	if (!read_meta(sample, ring, page))
@@ -554,17 +607,38 @@ put_index(ReturnSetInfo *rsinfo, const SampledRelation *relation, const IndexSam
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* kappa.sample_indexes(relations oid[], pages integer, exact boolean): a row for each */
+/* Argument needed double precision[]: of each relation, NULL where nothing is left out */
+static double *
+needed_shares(ArrayType *array, int n)
+{
+	double	   *shares = palloc(sizeof(double) * Max(n, 1));
+	Datum	   *values;
+	bool	   *nulls;
+	int			given;
+	int			i;
+
+	deconstruct_array(array, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &values, &nulls, &given);
+	for (i = 0; i < n; i++)
+		shares[i] = i < given && !nulls[i] ? DatumGetFloat8(values[i]) : 1;
+	return shares;
+}
+
+/*
+ * kappa.sample_indexes(relations oid[], pages integer, exact boolean, bound integer,
+ * needed double precision[]): a row for each
+ */
 Datum
 kappa_sample_indexes(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	SamplePlan *plan;
+	double	   *needed;
 	int			i;
 
 	sample_require_rights("index_bloat");
 	InitMaterializedSRF(fcinfo, 0);
 	plan = sample_plan(fcinfo, check_index);
+	needed = needed_shares(PG_GETARG_ARRAYTYPE_P(4), plan->n);
 	for (i = 0; i < plan->n; i++)
 	{
 		SampledRelation *relation = &plan->relations[i];
@@ -579,7 +653,7 @@ kappa_sample_indexes(PG_FUNCTION_ARGS)
 				relation->problem = "too few of its pages may be read: with pages => 2 or more there is an answer";
 			else
 			{
-				read_index(&sample, rel, relation->blocks, relation->share - 1);
+				read_index(&sample, rel, needed[i], relation->blocks, relation->share - 1);
 				relation->problem = sample.problem;
 			}
 		}

@@ -4,7 +4,7 @@
  *		far what it saw may be from the whole.
  *
  * Bound: a relation gives at most its argument "pages" (256 by default), a call
- * at most 1,024 or "pages", whichever is more.  Where that is not enough for all
+ * at most "bound" (1,024 or "pages", whichever is more).  Where that is not enough for all
  * relations of the call, the largest are read, each with 32 pages or more, and the
  * others get a problem that says so.  exact reads whole relations.  Reads go
  * through a bulk-read ring, so they push nothing else out of shared buffers.
@@ -46,7 +46,6 @@
 
 #include "page_sample.h"
 
-#define PAGES_PER_CALL	1024
 #define LEAST_PAGES		32		/* where a call's bound is shared */
 #define LONGEST_WAIT_MS	100
 #define WAIT_STEP_MS	10
@@ -137,7 +136,7 @@ static void
 share_out(SamplePlan *plan, BlockNumber pages)
 {
 	SampledRelation **order = palloc(sizeof(SampledRelation *) * Max(plan->n, 1));
-	BlockNumber left = Max(pages, PAGES_PER_CALL);
+	BlockNumber left = plan->bound;
 	int			chosen;
 	int			i;
 
@@ -162,7 +161,8 @@ share_out(SamplePlan *plan, BlockNumber pages)
 	}
 	for (i = chosen; i < plan->n; i++)
 		if (order[i]->problem == NULL)
-			order[i]->problem = "the call's bound of 1,024 pages is used up by larger ones: ask for it alone";
+			order[i]->problem = psprintf("the call's bound of %d pages is used up by larger ones: ask for it alone",
+										 plan->bound);
 	pfree(order);
 }
 
@@ -173,6 +173,7 @@ sample_plan(FunctionCallInfo fcinfo, RelationCheck check)
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
 	int32		pages = PG_GETARG_INT32(1);
 	bool		exact = PG_GETARG_BOOL(2);
+	int32		bound = PG_GETARG_INT32(3);
 	SamplePlan *plan = palloc0(sizeof(SamplePlan));
 	Datum	   *oids;
 	int			i;
@@ -183,6 +184,7 @@ sample_plan(FunctionCallInfo fcinfo, RelationCheck check)
 				 errmsg("pages must be 1 or more")));
 	deconstruct_array(array, OIDOID, sizeof(Oid), true, TYPALIGN_INT, &oids, NULL, &plan->n);
 	plan->check = check;
+	plan->bound = Max(bound, 0);
 	plan->relations = palloc0(sizeof(SampledRelation) * Max(plan->n, 1));
 	for (i = 0; i < plan->n; i++)
 	{

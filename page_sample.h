@@ -26,12 +26,13 @@ typedef struct SampledRelation
 /* What makes a relation unfit: a sentence, or NULL */
 typedef const char *(*RelationCheck) (Relation rel);
 
-/* All relations of a call: arguments (relations oid[], pages integer, exact boolean) */
+/* All relations of a call: arguments (relations oid[], pages integer, exact boolean, bound integer) */
 typedef struct SamplePlan
 {
 	SampledRelation *relations;
 	int			n;
 	RelationCheck check;
+	int			bound;			/* pages of the whole call */
 	int			waited_ms;		/* for locks, in the whole call */
 } SamplePlan;
 

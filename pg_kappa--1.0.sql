@@ -1767,13 +1767,13 @@ GRANT SELECT ON kappa.vacuum_blockers, kappa.vacuum_forecast, kappa.freeze_statu
 -- Bloat and B-trees (bloat.c, btree.c)
 ----------------------------------------------------------------------------
 -- == section bloat ==
-CREATE FUNCTION kappa.sample_tables(relations oid[], pages integer, exact boolean,
+CREATE FUNCTION kappa.sample_tables(relations oid[], pages integer, exact boolean, bound integer,
 	OUT relation oid, OUT problem text, OUT blocks bigint, OUT pages_read bigint, OUT needed double precision,
 	OUT half_interval double precision, OUT live_rows double precision, OUT dead double precision, OUT kept double precision,
-	OUT padding double precision, OUT tail bigint, OUT fillfactor integer)
+	OUT padding double precision, OUT tail bigint, OUT fillfactor integer, OUT entries double precision, OUT dead_entries double precision)
 RETURNS SETOF record
 LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'kappa_sample_tables';
-COMMENT ON FUNCTION kappa.sample_tables(oid[], integer, boolean) IS 'For kappa.table_bloat: what a sample of each table''s pages holds, scaled to the whole; its columns may change';
+COMMENT ON FUNCTION kappa.sample_tables(oid[], integer, boolean, integer) IS 'For kappa.table_bloat: what a sample of each table''s pages holds, scaled to the whole; its columns may change';
 
 CREATE FUNCTION kappa.pgstattuple_says(relation oid, is_index boolean)
 RETURNS text
@@ -1872,7 +1872,7 @@ BEGIN
 			                              FROM (SELECT l.oid AS o FROM listed l
 			                                    UNION ALL
 			                                    SELECT l.toast FROM listed l WHERE l.toast IS NOT NULL) u),
-			                           coalesce($2, 256), coalesce($3, false)) x
+			                           coalesce($2, 256), coalesce($3, false), greatest(1024, coalesce($2, 256))) x
 		)
 		SELECT l.oid, m.problem, m.blocks, m.needed, m.dead, m.kept, m.padding, m.tail, m.fillfactor,
 		       CASE WHEN m.blocks > 0 THEN 100 * m.half_interval / m.blocks ELSE 0 END AS ci95,
@@ -1945,14 +1945,14 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION kappa.table_bloat(regclass, integer, boolean) IS 'What VACUUM FULL would free of a table, its partitions, or (NULL) every table of the database: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
 
-CREATE FUNCTION kappa.sample_indexes(relations oid[], pages integer, exact boolean,
+CREATE FUNCTION kappa.sample_indexes(relations oid[], pages integer, exact boolean, bound integer, needed double precision[],
 	OUT relation oid, OUT problem text, OUT blocks bigint, OUT pages_read bigint, OUT needed double precision,
 	OUT half_interval double precision, OUT level integer, OUT leaf double precision, OUT internal double precision,
 	OUT deleted double precision, OUT half_dead double precision, OUT density double precision, OUT backward double precision,
 	OUT repeated double precision, OUT forward double precision, OUT entries double precision, OUT merges boolean, OUT fillfactor integer)
 RETURNS SETOF record
 LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'kappa_sample_indexes';
-COMMENT ON FUNCTION kappa.sample_indexes(oid[], integer, boolean) IS 'For kappa.index_bloat and kappa.btree_shape: what a sample of each B-tree''s pages holds, scaled to the whole; its columns may change';
+COMMENT ON FUNCTION kappa.sample_indexes(oid[], integer, boolean, integer, double precision[]) IS 'For kappa.index_bloat and kappa.btree_shape: what a sample of each B-tree''s pages holds, scaled to the whole; its columns may change';
 
 CREATE TYPE kappa.index_bloat_row AS (
 	index regclass, relation regclass, pages bigint, density double precision, expected_pages bigint, reclaimable bigint,
@@ -1970,11 +1970,11 @@ COMMENT ON COLUMN kappa.index_bloat_row.ci95 IS 'Half of the 95 % interval of pc
 COMMENT ON COLUMN kappa.index_bloat_row.regrows IS 'Its keys come in random order, so page splits will take a part of that again';
 COMMENT ON COLUMN kappa.index_bloat_row.lasting IS 'Bytes that REINDEX would free for good: all of reclaimable where it does not regrow';
 COMMENT ON COLUMN kappa.index_bloat_row.free_needed IS 'Free bytes that REINDEX needs on disk while both copies stand';
-COMMENT ON COLUMN kappa.index_bloat_row.pages_read IS 'Pages read for this row';
+COMMENT ON COLUMN kappa.index_bloat_row.pages_read IS 'Pages of it that were read; where dead rows wait for VACUUM, pages of its table are read too';
 COMMENT ON COLUMN kappa.index_bloat_row.severity IS 'ok, info, warn, critical by lasting; unknown where its pages could not be read';
 COMMENT ON COLUMN kappa.index_bloat_row.reason IS 'The numbers in a sentence, or why there are none';
 COMMENT ON COLUMN kappa.index_bloat_row.advice IS 'Statement that mends it; NULL: nothing to do';
-COMMENT ON COLUMN kappa.index_bloat_row.confidence IS 'high: the interval is within 2 points, medium: 5, low: wider, or many dead rows wait for VACUUM';
+COMMENT ON COLUMN kappa.index_bloat_row.confidence IS 'high: the interval is within 2 points, medium: 5, or dead rows wait for VACUUM; low: wider, or they could not be counted';
 COMMENT ON COLUMN kappa.index_bloat_row.inputs_age IS 'NULL: the pages are read now';
 
 CREATE FUNCTION kappa.index_bloat(idx regclass DEFAULT NULL, pages integer DEFAULT 256, exact boolean DEFAULT false)
@@ -1985,7 +1985,8 @@ DECLARE
 	bs CONSTANT bigint := current_setting('block_size');
 	r kappa.index_bloat_row;
 	s record;
-	waiting double precision;
+	-- pages of the call
+	bound CONSTANT integer := greatest(1024, coalesce($2, 256));
 BEGIN
 	FOR s IN
 		-- nothing here opens a relation, and so waits for its lock
@@ -2008,11 +2009,27 @@ BEGIN
 			  FROM pg_class c JOIN pg_am a ON a.oid = c.relam
 			 WHERE $1 IS NULL AND c.relkind = 'i' AND a.amname = 'btree'
 			   AND NOT (c.relpersistence = 't' AND pg_is_other_temp_schema(c.relnamespace))
+		), about AS (
+			SELECT l.oid, i.indrelid, i.indisvalid, i.indisexclusion, d.dead > 0.02 * (d.dead + d.live) AS waits, d.dead
+			  FROM listed l
+			  LEFT JOIN pg_index i ON i.indexrelid = l.oid
+			 CROSS JOIN LATERAL (SELECT pg_stat_get_dead_tuples(i.indrelid) AS dead, pg_stat_get_live_tuples(i.indrelid) AS live) d
+		), heap AS MATERIALIZED (
+			-- counters tell of dead rows that wait for VACUUM: REINDEX leaves their entries out
+			SELECT t.*
+			  FROM kappa.sample_tables((SELECT coalesce(array_agg(DISTINCT a.indrelid), '{}') FROM about a WHERE a.waits),
+			                           coalesce($2, 256), coalesce($3, false), bound / 4) t
+		), sampled AS MATERIALIZED (
+			SELECT x.*
+			  FROM kappa.sample_indexes((SELECT array_agg(a.oid ORDER BY a.oid) FROM about a), coalesce($2, 256), coalesce($3, false),
+			                            bound - (SELECT coalesce(sum(h.pages_read), 0)::integer FROM heap h),
+			                            (SELECT array_agg(1 - h.dead_entries / nullif(h.entries, 0) ORDER BY a.oid)
+			                               FROM about a LEFT JOIN heap h ON h.relation = a.indrelid)) x
 		)
-		SELECT x.*, i.indrelid, i.indisvalid, i.indisexclusion,
-		       pg_stat_get_dead_tuples(i.indrelid) AS dead, pg_stat_get_live_tuples(i.indrelid) AS live
-		  FROM kappa.sample_indexes((SELECT array_agg(l.oid) FROM listed l), coalesce($2, 256), coalesce($3, false)) x
-		  LEFT JOIN pg_index i ON i.indexrelid = x.relation
+		SELECT x.*, a.indrelid, a.indisvalid, a.indisexclusion, a.waits, a.dead, h.dead_entries / nullif(h.entries, 0) AS dead_share
+		  FROM sampled x
+		  JOIN about a ON a.oid = x.relation
+		  LEFT JOIN heap h ON h.relation = a.indrelid
 		 ORDER BY x.blocks - x.needed DESC NULLS LAST, x.relation
 	LOOP
 		r := NULL;
@@ -2045,8 +2062,11 @@ BEGIN
 				coalesce(round(r.ci95::numeric, 1)::text, 'unknown: too few pages'), coalesce(round(s.density::numeric, 1), 0))
 			|| CASE WHEN r.regrows AND r.reclaimable > 0
 				THEN format(', and its keys come in random order, so only %s of that would last', pg_size_pretty(r.lasting)) ELSE '' END;
-		waiting := s.dead / nullif(s.dead + s.live, 0)::double precision;
-		IF waiting > 0.05 THEN
+		IF s.dead_share > 0 THEN
+			r.confidence := CASE r.confidence WHEN 'high' THEN 'medium' ELSE r.confidence END;
+			r.reason := r.reason || format('; entries of dead rows that wait for VACUUM, %s %% of all in its table, are counted as gone',
+				round((100 * s.dead_share)::numeric, 1));
+		ELSIF s.waits AND s.dead_share IS NULL THEN
 			r.confidence := 'low';
 			r.reason := r.reason || format('; about %s dead rows wait for VACUUM, whose entries count as needed here', s.dead);
 		END IF;
@@ -2102,7 +2122,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	       CASE WHEN s.half_dead > 0 THEN format('VACUUM %s', i.indrelid::regclass) END,
 	       CASE WHEN s.pages_read = s.blocks THEN 'high' WHEN s.blocks IS NOT NULL THEN 'medium' END,
 	       NULL::interval
-	  FROM kappa.sample_indexes(array_remove(ARRAY[$1::oid], NULL), coalesce($2, 256), coalesce($3, false)) s
+	  FROM kappa.sample_indexes(array_remove(ARRAY[$1::oid], NULL), coalesce($2, 256), coalesce($3, false), greatest(1024, coalesce($2, 256)), '{}') s
 	  LEFT JOIN pg_index i ON i.indexrelid = s.relation
 $$;
 COMMENT ON FUNCTION kappa.btree_shape(regclass, integer, boolean) IS 'Levels, kinds of pages, density and order of a B-tree, as pgstatindex counts them; from a sample where it has more than "pages" pages; needs pg_stat_scan_tables';

@@ -108,7 +108,8 @@ my %indexes = (
 	apart      => '%s (t) WITH (deduplicate_items = off, fillfactor = 75)',
 	wide       => "%s ((repeat(t, 10) || id))");
 
-for my $churned (0, 1)
+# as loaded; deleted from and vacuumed; deleted from and not vacuumed
+for my $churned (0, 1, 2)
 {
 	my $table = "keys_$churned";
 	sql("CREATE TABLE $table (id bigint, u uuid, k integer, t text)");
@@ -116,8 +117,11 @@ for my $churned (0, 1)
 	sql("INSERT INTO $table SELECT i, gen_random_uuid(), i * 7919 % 50, 'Key number ' || i * 7919 % 10000 FROM generate_series(1, 100000) i");
 	sql("VACUUM ANALYZE $table");
 	my ($regrows, $advice) = split /\|/, sql("SELECT regrows, advice IS NULL AND severity = 'ok' FROM kappa.index_bloat('${table}_uuid')");
-	is("$regrows|$advice", 't|t', 'a fresh index over uuid is not advised: it would grow again') unless $churned;
-	sql("DELETE FROM $table WHERE random() < 0.4; VACUUM $table") if $churned;
+	is("$regrows|$advice", 't|t', 'a fresh index over uuid is not advised: it would grow again') if $churned == 0;
+	sql("DELETE FROM $table WHERE random() < 0.4") if $churned;
+	sql("VACUUM $table") if $churned == 1;
+	# a scan marks some entries dead
+	sql("SET enable_seqscan = off; SELECT count(id + k) FROM $table WHERE id BETWEEN 30000 AND 80000") if $churned == 2;
 	for my $index (map { "${table}_$_" } sort keys %indexes)
 	{
 		my $before = sql("SELECT pg_relation_size('$index')");
@@ -127,8 +131,7 @@ for my $churned (0, 1)
 		sql("REINDEX INDEX $index");
 		my $truth = pct($before, sql("SELECT pg_relation_size('$index')"));
 		within($pct, $truth, 3, "$index, $read of " . $before / 8192 . " pages read, regrows $regrows");
-		# all of few keys are taken to have as many entries as the mean
-		within($exact, $truth, $index =~ /fifty/ ? 2.5 : 1, "$index, exact");
+		within($exact, $truth, $churned == 2 ? 2 : 1, "$index, exact");
 	}
 }
 
@@ -214,12 +217,13 @@ is(sql("SELECT string_agg(kappa.bloat_severity(b * 1048576.0, t * 1048576.0), ' 
 # ---------------------------------------------------------------- interval and bound
 
 
+# each page is full or half empty, at random
 sql("CREATE TABLE ragged AS SELECT i AS id, repeat('x', (i % 7) * 20) AS name FROM generate_series(1, 60000) i;
-	DELETE FROM ragged WHERE random() < (id % 20000) / 20000.0; VACUUM ragged");
+	DELETE FROM ragged WHERE id % 2 = 0 AND hashint4((ctid::text::point)[0]::integer) % 2 = 0; VACUUM ragged");
 my $truth = sql("SELECT pct FROM kappa.table_bloat('ragged', exact => true)");
 my ($hits, $mean) = split /\|/, sql("SELECT count(*) FILTER (WHERE abs(b.pct - $truth) <= b.ci95), avg(b.pct)
 	FROM generate_series(1, 200) i CROSS JOIN LATERAL kappa.table_bloat(CASE WHEN i > 0 THEN 'ragged'::regclass END, 24) b");
-cmp_ok($hits, '>=', 178, "$hits of 200 samples have the truth in their 95 % interval");
+ok($hits >= 176 && $hits < 200, "$hits of 200 samples have the truth in their 95 % interval");
 within($mean, $truth, 0.8, 'and their mean is without bias');
 
 sql("CREATE TABLE large AS SELECT i AS id, repeat('x', 500) AS body FROM generate_series(1, 40000) i; CREATE INDEX large_id ON large (body, id)");
@@ -236,7 +240,7 @@ for my $call ("kappa.table_bloat('large')", "kappa.table_bloat('large', 40)", "k
 	cmp_ok($read, '<=', $bound, "and says $read");
 	is($after - $before, $read, 'which is what the server counts') unless $call =~ /\(\)/;
 }
-like(sql("SELECT DISTINCT reason FROM kappa.table_bloat() WHERE severity = 'unknown'"), qr/^the call's bound of 1,024 pages is used up/,
+like(sql("SELECT DISTINCT reason FROM kappa.table_bloat() WHERE severity = 'unknown'"), qr/^the call's bound of 1024 pages is used up/,
 	'tables beyond the bound are unknown, and say so');
 
 # ---------------------------------------------------------------- what cannot be told
