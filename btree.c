@@ -7,13 +7,10 @@
  * entries themselves are read, partial indexes and indexes on expressions need no other
  * rule, and no planner statistics are asked.
  *
- * The rule: the entries of the leaf pages read are put into pages as a build does (_bt_load and
- * _bt_buildadd in nbtsort.c).  Where the build would deduplicate, entries of equal keys are
- * merged into posting lists of at most a tenth of a page (_bt_dedup_save_htid in nbtdedup.c),
- * else existing lists are taken apart.  A page is full when less than the share that leaf
- * fillfactor leaves free is left on it; its last entry then moves to the next one.  Pages so filled,
- * times all pages / pages read, are the leaf pages needed.  Above them come internal pages of
- * downlinks of the size of the high keys seen, 70 % full (BTREE_NONLEAF_FILLFACTOR), and the meta page.
+ * The rule: the entries of the leaf pages read are put into pages as a build does (btree_build.c).
+ * Pages so filled, times all pages / pages read, are the leaf pages needed.  Above them come
+ * internal pages of downlinks of the size of the high keys seen, 70 % full
+ * (BTREE_NONLEAF_FILLFACTOR), and the meta page.
  *
  * Equal keys that run over the end of a page (its high key then carries a heap TID, as nothing
  * else tells the neighbours apart) are one run.  It is put together where the right neighbour
@@ -47,34 +44,12 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 
+#include "btree_build.h"
 #include "page_sample.h"
 
 PG_FUNCTION_INFO_V1(kappa_sample_indexes);
 
 #define ROW_COLUMNS		18
-
-/* What a page of a B-tree has for entries and their line pointers */
-#define PAGE_ROOM		(BLCKSZ - SizeOfPageHeaderData - MAXALIGN(sizeof(BTPageOpaqueData)))
-
-/* Leaf entries being put into pages as a build does */
-typedef struct Build
-{
-	bool		merges;			/* deduplicates */
-	Size		leave_free;		/* what fillfactor leaves free on a page */
-	double		full;			/* pages that are full */
-	double		full_bytes;		/* on those */
-	Size		used;			/* of the page being filled, with line pointers */
-	int			entries;		/* on it */
-	Size		last_size;		/* of the last one of them */
-	Size		last_list;		/* and of its posting list */
-} Build;
-
-/* Entries of one key on one page */
-typedef struct Run
-{
-	Size		key_size;
-	int64		tids;
-} Run;
 
 /* The first and the last run of a leaf page */
 typedef struct LeafEnds
@@ -134,80 +109,6 @@ check_index(Relation rel)
 	if (rel->rd_rel->relam != BTREE_AM_OID)
 		return "its access method is not btree, the only one whose pages are known here";
 	return NULL;
-}
-
-/* ---------------------------------------------------------------- the build */
-
-/* list: how much of the size is a posting list, which a high key does not have */
-static void
-build_entry(Build *build, Size size, Size list)
-{
-	Size		used = build->used + sizeof(ItemIdData);
-	Size		free_space = used < PAGE_ROOM ? PAGE_ROOM - used : 0;
-
-	size = MAXALIGN(size);
-	if (build->entries > 1 &&
-		(free_space < size + MAXALIGN(sizeof(ItemPointerData)) ||
-		 free_space + build->last_list < build->leave_free))
-	{
-		build->full++;
-		build->full_bytes += build->used - build->last_size;
-		/* the line pointer of the high key, and the last entry of the page before */
-		build->used = sizeof(ItemIdData) + build->last_size;
-		build->entries = 1;
-	}
-	if (build->entries == 0)
-		build->used = sizeof(ItemIdData);
-	build->last_size = size + sizeof(ItemIdData);
-	build->last_list = list;
-	build->used += build->last_size;
-	build->entries++;
-}
-
-/* How many TIDs of one key the build puts into one entry at most */
-static int
-most_merged(const Build *build, Size key_size)
-{
-	Size		bytes = MAXALIGN_DOWN(MAXALIGN_DOWN(BLCKSZ * 10 / 100) - sizeof(ItemIdData));
-
-	if (!build->merges || key_size + 2 * sizeof(ItemPointerData) > bytes)
-		return 1;
-	return (bytes - key_size) / sizeof(ItemPointerData);
-}
-
-static void
-build_run(Build *build, Size key_size, int64 tids)
-{
-	int			most = most_merged(build, key_size);
-
-	while (tids > 0)
-	{
-		int			n = Min(most, tids);
-		Size		size = n == 1 ? key_size : MAXALIGN(key_size + n * sizeof(ItemPointerData));
-
-		build_entry(build, size, size - key_size);
-		tids -= n;
-	}
-}
-
-/* Bytes that such a run takes, without regard to where pages end */
-static double
-run_bytes(const Build *build, const Run *run)
-{
-	int			most = most_merged(build, run->key_size);
-
-	if (most == 1)
-		return run->tids * (double) (run->key_size + sizeof(ItemIdData));
-	return ceil((double) run->tids / most) * (run->key_size + sizeof(ItemIdData)) +
-		run->tids * (double) sizeof(ItemPointerData);
-}
-
-static double
-build_pages(const Build *build)
-{
-	double		page_bytes = build->full > 0 ? build->full_bytes / build->full : PAGE_ROOM - build->leave_free;
-
-	return build->full + Min(build->used / page_bytes, 1.0);
 }
 
 /* ---------------------------------------------------------------- pages */
@@ -487,13 +388,6 @@ read_meta(IndexSample *sample, BufferAccessStrategy ring, Page page)
 	return true;
 }
 
-/* Would a build deduplicate?  As _bt_load decides. */
-static bool
-build_merges(Relation rel)
-{
-	return !rel->rd_index->indisunique && BTGetDeduplicateItems(rel) && _bt_allequalimage(rel, false);
-}
-
 static void
 read_index(IndexSample *sample, Relation rel, double needed, BlockNumber blocks, BlockNumber pages)
 {
@@ -505,8 +399,7 @@ read_index(IndexSample *sample, Relation rel, double needed, BlockNumber blocks,
 	memset(sample, 0, sizeof(IndexSample));
 	sample->rel = rel;
 	sample->needed = needed;
-	sample->build.merges = build_merges(rel);
-	sample->build.leave_free = BTGetTargetPageFreeSpace(rel);
+	build_begin(&sample->build, rel);
 	if (!read_meta(sample, ring, page))
 		sample->problem = "its first page is no meta page of a B-tree: have amcheck look at it";
 	walk_begin(&walk, 1, blocks - 1, Min(pages, blocks - 1));
