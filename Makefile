@@ -11,7 +11,7 @@ PGFILEDESC = "pg_kappa - Kafka into tables, exactly once"
 
 OBJS = \
 	pg_kappa.o shmem.o catalog.o fault.o views.o \
-	page_sample.o bloat.o btree_build.o btree.o \
+	page_sample.o bloat.o btree_build.o btree.o btree_splits.o \
 	subscription.o subscription_check.o subscription_control.o \
 	subscription_seek.o subscription_wait.o arguments.o position.o \
 	broker_policy.o secrets_file.o broker_options.o broker.o start_from.o message_headers.o try_input.o \

@@ -2126,6 +2126,39 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	  LEFT JOIN pg_index i ON i.indexrelid = s.relation
 $$;
 COMMENT ON FUNCTION kappa.btree_shape(regclass, integer, boolean) IS 'Levels, kinds of pages, density and order of a B-tree, as pgstatindex counts them; from a sample where it has more than "pages" pages; needs pg_stat_scan_tables';
+CREATE FUNCTION kappa.split_records(lsn1 pg_lsn, lsn2 pg_lsn, max_bytes bigint,
+	OUT index oid, OUT file oid, OUT inserts bigint, OUT leaf_splits bigint, OUT right_end bigint, OUT internal_splits bigint,
+	OUT newroots bigint, OUT bytes bigint, OUT fpi_bytes bigint, OUT pages_before bigint, OUT pages_after bigint,
+	OUT from_lsn pg_lsn, OUT to_lsn pg_lsn, OUT cut boolean)
+RETURNS SETOF record
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'kappa_split_records';
+COMMENT ON FUNCTION kappa.split_records(pg_lsn, pg_lsn, bigint) IS 'For kappa.btree_splits: inserts, splits and new roots of B-trees in the WAL; its columns may change';
+
+CREATE FUNCTION kappa.btree_splits(lsn1 pg_lsn, lsn2 pg_lsn DEFAULT NULL, max_bytes bigint DEFAULT 67108864,
+	OUT index regclass, OUT inserts bigint, OUT leaf_splits bigint, OUT internal_splits bigint, OUT newroots bigint,
+	OUT right_share double precision, OUT bytes bigint, OUT fpi_bytes bigint, OUT pages_before bigint, OUT pages_after bigint,
+	OUT to_lsn pg_lsn, OUT cut boolean, OUT severity text, OUT reason text, OUT advice text, OUT confidence text, OUT inputs_age interval)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.index::regclass, s.inserts, s.leaf_splits, s.internal_splits, s.newroots, j.right_share, s.bytes, s.fpi_bytes,
+	       s.pages_before, s.pages_after, s.to_lsn, s.cut,
+	       CASE WHEN j.many THEN 'warn' ELSE 'ok' END,
+	       format('%s leaf pages were split in %s inserts%s; %s new pages, %s of WAL for them, %s of it full-page images',
+	              s.leaf_splits, s.inserts,
+	              CASE WHEN s.leaf_splits > 0 THEN format(', %s %% of them at the right end as with growing keys', round((100 * j.right_share)::numeric, 1)) ELSE '' END,
+	              s.leaf_splits + s.internal_splits + s.newroots, pg_size_pretty(s.bytes), pg_size_pretty(s.fpi_bytes))
+	       || CASE WHEN j.many THEN '; random keys split pages all over the index: growing ones (a sequence, UUID version 7) would not, a lower fillfactor puts it off after a REINDEX' ELSE '' END
+	       || CASE WHEN s.index IS NULL THEN format('; the index of file %s was dropped or rewritten since', s.file) ELSE '' END
+	       || CASE WHEN s.cut THEN format('; max_bytes ended the scan at %s', s.to_lsn) ELSE '' END,
+	       CASE WHEN j.many AND s.index IS NOT NULL THEN format('ALTER INDEX %s SET (fillfactor = 70)', s.index::regclass) END,
+	       CASE WHEN s.cut THEN 'medium' ELSE 'high' END,
+	       NULL::interval
+	  FROM kappa.split_records($1, $2, $3) s
+	 CROSS JOIN LATERAL (SELECT s.right_end / nullif(s.leaf_splits, 0)::double precision AS right_share) r
+	 CROSS JOIN LATERAL (SELECT r.right_share, s.leaf_splits >= 100 AND s.leaf_splits > 0.02 * s.inserts AND r.right_share < 0.6 AS many) j
+	 ORDER BY s.leaf_splits DESC, s.inserts DESC, s.file
+$$;
+COMMENT ON FUNCTION kappa.btree_splits(pg_lsn, pg_lsn, bigint) IS 'Page splits of this database''s B-trees between two WAL positions: how many at the right end, as growing keys make them, and how many elsewhere; needs pg_stat_scan_tables. Columns: index (NULL: dropped or rewritten since), inserts (leaf entries), leaf_splits, internal_splits, newroots (levels added on top), right_share (0 to 1, of leaf_splits), bytes and fpi_bytes (WAL of splits and new roots, and images among it), pages_before and pages_after (the file, as far as it grew; NULL: it did not), to_lsn and cut (where the scan ended, and whether max_bytes ended it)';
 -- == end bloat ==
 
 ----------------------------------------------------------------------------

@@ -153,6 +153,37 @@ cmp_ok(sql("SELECT dup_ratio FROM kappa.btree_shape('keys_0_fifty')"), '>', 99, 
 is(sql("SELECT levels, leaf, entries, density IS NULL, severity FROM kappa.btree_shape('empty_keys_pkey')"), '0|0|0|t|ok', 'btree_shape of an empty index');
 is(sql("SELECT pages, pct, severity, advice IS NULL FROM kappa.index_bloat('empty_keys_pkey')"), '1|0|ok|t', 'index_bloat of it');
 
+# ---------------------------------------------------------------- splits
+
+sql("CREATE EXTENSION pg_walinspect; CREATE TABLE split (id bigint, u uuid, k integer); CREATE INDEX split_id ON split (id);
+	CREATE INDEX split_u ON split (u); CREATE INDEX split_k ON split (k); INSERT INTO split SELECT i, gen_random_uuid(), i % 50 FROM generate_series(1, 500) i");
+sub split_pages { return map { sql("SELECT pg_relation_size('$_') / 8192") } qw(split_id split_u split_k); }
+my @before = split_pages();
+my $lsn1 = sql("SELECT pg_current_wal_insert_lsn()");
+sql("INSERT INTO split SELECT i, gen_random_uuid(), i % 50 FROM generate_series(501, 80000) i");
+my $lsn2 = sql("SELECT pg_current_wal_insert_lsn()");
+my @after = split_pages();
+# the server's own tool on the same records
+my $info = "SELECT count(*) FILTER (WHERE record_type LIKE 'SPLIT%' AND description ~ 'level:? 0') AS leaf,
+	count(*) FILTER (WHERE record_type LIKE 'SPLIT%' AND description !~ 'level:? 0') AS upper, count(*) FILTER (WHERE record_type = 'NEWROOT') AS roots,
+	count(*) FILTER (WHERE record_type ~ '^(INSERT_LEAF|INSERT_POST)' OR record_type LIKE 'SPLIT%' AND description ~ 'level:? 0') AS inserts,
+	sum(record_length) FILTER (WHERE record_type ~ '^(SPLIT|NEWROOT)') AS bytes, sum(fpi_length) FILTER (WHERE record_type ~ '^(SPLIT|NEWROOT)') AS fpi
+	FROM pg_get_wal_records_info('$lsn1', '$lsn2') WHERE resource_manager = 'Btree'";
+for my $i (0 .. 2)
+{
+	my $index = (qw(split_id split_u split_k))[$i];
+	is(sql("SELECT leaf_splits + internal_splits + newroots, pages_before, pages_after FROM kappa.btree_splits('$lsn1', '$lsn2') WHERE index = '$index'::regclass"),
+		join('|', $after[$i] - $before[$i], $before[$i], $after[$i]), "$index: pages after - pages before = splits + new roots");
+	is(sql("SELECT leaf_splits, internal_splits, newroots, inserts, bytes, fpi_bytes FROM kappa.btree_splits('$lsn1', '$lsn2') WHERE index = '$index'::regclass"),
+		sql("$info AND block_ref LIKE '%/' || pg_relation_filenode('$index') || ' fork main%'"), 'as pg_walinspect counts them');
+}
+is(sql("SELECT string_agg(index || ' ' || (right_share > 0.95) || ' ' || (right_share < 0.3), ', ' ORDER BY index::text)
+	FROM kappa.btree_splits('$lsn1', '$lsn2') WHERE index IN ('split_id'::regclass, 'split_u'::regclass)"), 'split_id true false, split_u false true',
+	'growing keys split at the right end, random ones do not');
+is(sql("SELECT bool_and(cut AND to_lsn < '$lsn2' AND confidence = 'medium'), sum(leaf_splits) > 0 FROM kappa.btree_splits('$lsn1', '$lsn2', 3000000)"), 't|t', 'max_bytes ends the scan, and it says so');
+is(sql("BEGIN; DROP INDEX split_u; SELECT count(*), min(reason) ~ 'dropped or rewritten' FROM kappa.btree_splits('$lsn1', '$lsn2') WHERE index IS NULL; ROLLBACK"), '1|t', 'an index that is gone has no name');
+like(refused("SELECT kappa.btree_splits(NULL)"), qr/22004: .*HINT/s, 'NULL as lsn1 is refused');
+
 # ---------------------------------------------------------------- parts of the answer
 
 # partitions
@@ -298,7 +329,8 @@ like(sql("SELECT reason FROM kappa.index_bloat('large_id', exact => true)"), qr/
 
 # roles
 sql("CREATE ROLE nobody LOGIN; CREATE ROLE monitor LOGIN IN ROLE pg_monitor; CREATE ROLE scanner LOGIN IN ROLE pg_stat_scan_tables");
-for my $call ("kappa.table_bloat('large', exact => true)", "kappa.index_bloat('large_id', exact => true)", "kappa.btree_shape('large_id', exact => true)")
+for my $call ("kappa.table_bloat('large', exact => true)", "kappa.index_bloat('large_id', exact => true)", "kappa.btree_shape('large_id', exact => true)",
+	"kappa.btree_splits('$lsn1', '$lsn2')")
 {
 	my $said = sql("SELECT * FROM $call");
 	is(sql("SET ROLE $_; SELECT * FROM $call"), $said, "$call as $_ is the superuser's") for 'monitor', 'scanner';
