@@ -33,7 +33,6 @@
 
 #include <math.h>
 
-#include "access/detoast.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/xact.h"

@@ -1866,6 +1866,11 @@ BEGIN
 			  FROM pg_class c
 			 WHERE $1 IS NULL AND c.relkind IN ('r', 'm')
 			   AND NOT (c.relpersistence = 't' AND pg_is_other_temp_schema(c.relnamespace))
+			   -- what is known to be below 1 MB is no finding and shall not use up the bound
+			   AND NOT (c.reltuples >= 0 AND c.relpages < 128
+			            AND (c.reltoastrelid = 0
+			                 OR EXISTS (SELECT FROM pg_class t WHERE t.oid = c.reltoastrelid AND t.relpages < 128
+			                               AND coalesce(pg_stat_get_live_tuples(t.oid) + pg_stat_get_dead_tuples(t.oid), 0) < 512)))
 		), sampled AS MATERIALIZED (
 			SELECT x.*
 			  FROM kappa.sample_tables((SELECT array_agg(u.o)
@@ -1943,7 +1948,7 @@ BEGIN
 		RETURN NEXT r;
 	END LOOP;
 END $$;
-COMMENT ON FUNCTION kappa.table_bloat(regclass, integer, boolean) IS 'What VACUUM FULL would free of a table, its partitions, or (NULL) every table of the database: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
+COMMENT ON FUNCTION kappa.table_bloat(regclass, integer, boolean) IS 'What VACUUM FULL would free of a table, its partitions, or (NULL) every table of the database that is not known to be below 1 MB: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
 
 CREATE FUNCTION kappa.sample_indexes(relations oid[], pages integer, exact boolean, bound integer, needed double precision[],
 	OUT relation oid, OUT problem text, OUT blocks bigint, OUT pages_read bigint, OUT needed double precision,
@@ -2006,9 +2011,14 @@ BEGIN
 			 WHERE t.relkind IS DISTINCT FROM 'I' OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = t.oid)
 			UNION ALL
 			SELECT c.oid
-			  FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+			  FROM pg_class c
+			  JOIN pg_am a ON a.oid = c.relam
+			  JOIN pg_index i ON i.indexrelid = c.oid
+			  JOIN pg_class t ON t.oid = i.indrelid
 			 WHERE $1 IS NULL AND c.relkind = 'i' AND a.amname = 'btree'
 			   AND NOT (c.relpersistence = 't' AND pg_is_other_temp_schema(c.relnamespace))
+			   -- what is known to be below 1 MB is no finding and shall not use up the bound
+			   AND NOT (t.reltuples >= 0 AND c.relpages < 128)
 		), about AS (
 			SELECT l.oid, i.indrelid, i.indisvalid, i.indisexclusion, d.dead > 0.02 * (d.dead + d.live) AS waits, d.dead
 			  FROM listed l
@@ -2085,7 +2095,7 @@ BEGIN
 		RETURN NEXT r;
 	END LOOP;
 END $$;
-COMMENT ON FUNCTION kappa.index_bloat(regclass, integer, boolean) IS 'What REINDEX would free of a B-tree, the partitions of one, or (NULL) every B-tree of the database: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
+COMMENT ON FUNCTION kappa.index_bloat(regclass, integer, boolean) IS 'What REINDEX would free of a B-tree, the partitions of one, or (NULL) every B-tree of the database that is not known to be below 1 MB: from at most "pages" pages of each and 1,024 or "pages" in all, or with exact from all pages; needs pg_stat_scan_tables';
 
 CREATE TYPE kappa.btree_shape_row AS (
 	index regclass, levels integer, leaf bigint, internal bigint, deleted bigint, half_dead bigint, density double precision,
