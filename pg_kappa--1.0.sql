@@ -1990,6 +1990,7 @@ DECLARE
 	bs CONSTANT bigint := current_setting('block_size');
 	r kappa.index_bloat_row;
 	s record;
+	left_over boolean;
 	-- pages of the call
 	bound CONSTANT integer := greatest(1024, coalesce($2, 256));
 BEGIN
@@ -2045,9 +2046,16 @@ BEGIN
 		r := NULL;
 		r.index := s.relation;
 		r.relation := s.indrelid;
-		IF s.problem IS NOT NULL THEN
+		left_over := coalesce(NOT s.indisvalid, false) AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = s.relation);
+		IF left_over THEN
+			r.severity := 'warn';
+			r.reason := 'it is invalid, left over by CREATE INDEX or REINDEX CONCURRENTLY: no query uses it, and writes may still feed it';
+			r.advice := format('DROP INDEX CONCURRENTLY %s', r.index);
+		ELSIF s.problem IS NOT NULL THEN
 			r.severity := 'unknown';
 			r.reason := s.problem;
+		END IF;
+		IF s.problem IS NOT NULL THEN
 			RETURN NEXT r;
 			CONTINUE;
 		END IF;
@@ -2064,30 +2072,28 @@ BEGIN
 		r.regrows := coalesce(s.backward >= 25, false);
 		-- pages that only split are ln 2 = 69 % full on average (Yao 1978), and none is less than half full
 		r.lasting := CASE WHEN NOT r.regrows THEN r.reclaimable
-			WHEN s.density >= 50 THEN 0
+			WHEN s.density * (1 - coalesce(s.dead_share, 0)) >= 50 THEN 0
 			ELSE greatest(s.blocks - s.needed * s.fillfactor / (100 * ln(2.0)), 0) * bs END;
-		r.severity := kappa.bloat_severity(r.lasting, s.blocks * bs);
-		r.reason := format('%s of %s (%s %%, +- %s) would be freed by REINDEX; its leaf pages are %s %% full', pg_size_pretty(r.reclaimable),
-				pg_size_pretty(s.blocks * bs), round(r.pct::numeric, 1),
-				coalesce(round(r.ci95::numeric, 1)::text, 'unknown: too few pages'), coalesce(round(s.density::numeric, 1), 0))
-			|| CASE WHEN r.regrows AND r.reclaimable > 0
-				THEN format(', and its keys come in random order, so only %s of that would last', pg_size_pretty(r.lasting)) ELSE '' END;
-		IF s.dead_share > 0 THEN
-			r.confidence := CASE r.confidence WHEN 'high' THEN 'medium' ELSE r.confidence END;
-			r.reason := r.reason || format('; entries of dead rows that wait for VACUUM, %s %% of all in its table, are counted as gone',
-				round((100 * s.dead_share)::numeric, 1));
-		ELSIF s.waits AND s.dead_share IS NULL THEN
-			r.confidence := 'low';
-			r.reason := r.reason || format('; about %s dead rows wait for VACUUM, whose entries count as needed here', s.dead);
-		END IF;
-		IF NOT s.indisvalid AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = s.relation) THEN
-			r.severity := 'warn';
-			r.reason := 'it is invalid, left over by CREATE INDEX or REINDEX CONCURRENTLY: no query uses it, and every write still feeds it';
-			r.advice := format('DROP INDEX CONCURRENTLY %s', r.index);
-		ELSIF r.severity IN ('warn', 'critical') THEN
-			-- not possible concurrently: system catalogs, exclusion constraints
-			r.advice := format(CASE WHEN s.relation < 16384 OR s.indisexclusion THEN 'REINDEX INDEX %s' ELSE 'REINDEX INDEX CONCURRENTLY %s' END, r.index);
-			r.reason := r.reason || format('; it needs %s of free space beside it', pg_size_pretty(r.free_needed));
+		IF NOT left_over THEN
+			r.severity := kappa.bloat_severity(r.lasting, s.blocks * bs);
+			r.reason := format('%s of %s (%s %%, +- %s) would be freed by REINDEX; its leaf pages are %s %% full', pg_size_pretty(r.reclaimable),
+					pg_size_pretty(s.blocks * bs), round(r.pct::numeric, 1),
+					coalesce(round(r.ci95::numeric, 1)::text, 'unknown: too few pages'), coalesce(round(s.density::numeric, 1), 0))
+				|| CASE WHEN r.regrows AND r.reclaimable > 0
+					THEN format(', and its keys come in random order, so only %s of that would last', pg_size_pretty(r.lasting)) ELSE '' END;
+			IF s.dead_share > 0 THEN
+				r.confidence := CASE r.confidence WHEN 'high' THEN 'medium' ELSE r.confidence END;
+				r.reason := r.reason || format('; entries of dead rows that wait for VACUUM, %s %% of all in its table, are counted as gone',
+					round((100 * s.dead_share)::numeric, 1));
+			ELSIF s.waits AND s.dead_share IS NULL THEN
+				r.confidence := 'low';
+				r.reason := r.reason || format('; about %s dead rows wait for VACUUM, whose entries count as needed here', s.dead);
+			END IF;
+			IF r.severity IN ('warn', 'critical') THEN
+				-- not possible concurrently: system catalogs, exclusion constraints
+				r.advice := format(CASE WHEN s.relation < 16384 OR s.indisexclusion THEN 'REINDEX INDEX %s' ELSE 'REINDEX INDEX CONCURRENTLY %s' END, r.index);
+				r.reason := r.reason || format('; it needs %s of free space beside it', pg_size_pretty(r.free_needed));
+			END IF;
 		END IF;
 		IF $3 THEN
 			r.reason := r.reason || '; ' || kappa.pgstattuple_says(s.relation, true);
