@@ -1835,7 +1835,7 @@ COMMENT ON COLUMN kappa.table_bloat_row.inputs_age IS 'NULL: the pages are read 
 
 CREATE FUNCTION kappa.table_bloat(rel regclass DEFAULT NULL, pages integer DEFAULT 256, exact boolean DEFAULT false)
 RETURNS SETOF kappa.table_bloat_row
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
 	bs CONSTANT bigint := current_setting('block_size');
@@ -1984,7 +1984,7 @@ COMMENT ON COLUMN kappa.index_bloat_row.inputs_age IS 'NULL: the pages are read 
 
 CREATE FUNCTION kappa.index_bloat(idx regclass DEFAULT NULL, pages integer DEFAULT 256, exact boolean DEFAULT false)
 RETURNS SETOF kappa.index_bloat_row
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
 	bs CONSTANT bigint := current_setting('block_size');
