@@ -57,6 +57,16 @@ foreign_server_aclcheck(Oid server, Oid role)
 #endif
 }
 
+static inline bool
+may_execute(Oid function, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
 /* A range of two bounds that are known to be in order */
 static inline RangeType *
 serialize_range(TypeCacheEntry *typcache, RangeBound *lower, RangeBound *upper)

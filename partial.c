@@ -20,7 +20,8 @@
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_agg.h"
@@ -38,7 +39,7 @@
 #include "compat.h"
 #include "partial.h"
 
-#define TAG_BYTES	sizeof(uint32)
+#define TAG_BYTES	sizeof(uint64)
 
 PG_FUNCTION_INFO_V1(kappa_partial_in);
 PG_FUNCTION_INFO_V1(kappa_partial_out);
@@ -104,8 +105,10 @@ agg_context_create(MemoryContext memory)
 	context->memory = memory;
 	context->econtext = makeNode(ExprContext);
 	context->econtext->ecxt_per_tuple_memory = memory;
+	context->econtext->ecxt_per_query_memory = memory;
 	context->state = makeNode(AggState);
 	context->state->curaggcontext = context->econtext;
+	context->state->tmpcontext = context->econtext;
 	MemoryContextSwitchTo(old);
 	return context;
 }
@@ -195,29 +198,16 @@ init_functions(PartialAgg *agg, Form_pg_aggregate form, const Oid *argtypes)
 }
 
 /*
- * Labels of enums, row types, the type of a user's range or array: their bytes hold OIDs,
- * which are others once the database has been dumped and restored.
+ * Only what the server itself defines is kept as it stands in memory.  A user's type may be
+ * another tomorrow under the same name, or its bytes hold OIDs (labels of enums, row types),
+ * which are others once the database has been dumped and restored: its text is checked
+ * when it is read.
  */
 static bool
-holds_oids(Oid type)
+needs_text(Oid type)
 {
-	Oid			base = getBaseType(type);
-	Oid			element = get_element_type(base);
-
-	if (OidIsValid(element))
-		return element >= FirstNormalObjectId || holds_oids(element);
-	switch (get_typtype(base))
-	{
-		case TYPTYPE_ENUM:
-		case TYPTYPE_COMPOSITE:
-			return true;
-		case TYPTYPE_RANGE:
-		case TYPTYPE_MULTIRANGE:
-			return base >= FirstNormalObjectId;
-		default:
-			/* regclass and its like */
-			return base < FirstNormalObjectId && strncmp(format_type_be(base), "reg", 3) == 0;
-	}
+	return type >= FirstNormalObjectId || type == RECORDOID || type == RECORDARRAYOID ||
+		strncmp(format_type_be(type), "reg", 3) == 0;
 }
 
 static void
@@ -226,7 +216,7 @@ init_text(PartialAgg *agg)
 	Oid			function;
 	bool		varlena;
 
-	agg->as_text = !agg->serialized && holds_oids(agg->transtype);
+	agg->as_text = !agg->serialized && needs_text(agg->transtype);
 	if (!agg->as_text)
 		return;
 	getTypeOutputInfo(agg->transtype, &function, &varlena);
@@ -248,13 +238,46 @@ init_value(PartialAgg *agg, HeapTuple tuple)
 	agg->init = OidInputFunctionCall(input, TextDatumGetCString(initial), ioparam, -1);
 }
 
-static uint32
+/*
+ * Part of a cryptographic hash of the names: nobody can find an aggregate of his own that
+ * has the tag of another, and so have its bytes taken for another kind of state.
+ */
+static uint64
 partial_tag(const PartialAgg *agg)
 {
 	char	   *text = psprintf("%s %s", format_procedure_qualified(agg->aggregate),
 								format_type_be_qualified(agg->transtype));
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	uint64		tag;
+	pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
 
-	return hash_bytes((unsigned char *) text, strlen(text));
+	if (hash == NULL || pg_cryptohash_init(hash) < 0 ||
+		pg_cryptohash_update(hash, (uint8 *) text, strlen(text)) < 0 ||
+		pg_cryptohash_final(hash, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute a SHA-256 hash");
+	pg_cryptohash_free(hash);
+	memcpy(&tag, digest, sizeof(tag));
+	return tag;
+}
+
+/* As the executor asks before it runs an aggregate. */
+static void
+check_rights(Oid aggregate, HeapTuple tuple)
+{
+	Form_pg_aggregate form = (Form_pg_aggregate) GETSTRUCT(tuple);
+	Oid			functions[] = {form->aggtransfn, form->aggcombinefn, form->aggserialfn, form->aggdeserialfn, form->aggfinalfn};
+	HeapTuple	procedure = SearchSysCache1(PROCOID, ObjectIdGetDatum(aggregate));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(procedure))
+		elog(ERROR, "cache lookup failed for function %u", aggregate);
+	owner = ((Form_pg_proc) GETSTRUCT(procedure))->proowner;
+	ReleaseSysCache(procedure);
+	if (!may_execute(aggregate, GetUserId()))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_AGGREGATE, get_func_name(aggregate));
+	for (int i = 0; i < lengthof(functions); i++)
+		if (OidIsValid(functions[i]) && !may_execute(functions[i], owner))
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(functions[i]));
 }
 
 void
@@ -279,6 +302,7 @@ partial_agg_init(PartialAgg *agg, Oid aggregate, const Oid *argtypes, int nargs,
 	agg->serialized = agg->transtype == INTERNALOID;
 	get_typlenbyval(agg->transtype, &agg->translen, &agg->transbyval);
 	agg->counts = form->aggtransfn == F_INT8INC || form->aggtransfn == F_INT8INC_ANY;
+	check_rights(aggregate, tuple);
 	init_functions(agg, form, argtypes);
 	init_text(agg);
 	init_value(agg, tuple);
@@ -387,7 +411,7 @@ state_of(PartialAgg *agg, Datum partial, Node *call)
 	bytea	   *bytes = DatumGetByteaPP(partial);
 	size_t		len = VARSIZE_ANY_EXHDR(bytes);
 	const char *data = VARDATA_ANY(bytes);
-	uint32		tag = 0;
+	uint64		tag = 0;
 	char	   *copy;
 
 	if (len >= TAG_BYTES)

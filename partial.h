@@ -40,7 +40,7 @@ typedef struct PartialAgg
 	bool		as_text;		/* the state's bytes hold numbers of this database: text in the partial */
 	bool		no_init;		/* the first value starts it */
 	Datum		init;
-	uint32		tag;			/* of aggregate and state type, in each partial */
+	uint64		tag;			/* of aggregate and state type, in each partial */
 	Oid			collation;
 	FmgrInfo	transition;
 	FmgrInfo	combine;

@@ -1078,11 +1078,11 @@ LANGUAGE C VOLATILE ROWS 10
 AS 'MODULE_PATHNAME', 'kappa_reconcile';
 COMMENT ON FUNCTION kappa.reconcile(text, timestamptz, timestamptz) IS 'Compares a window view with its query over the rows, late rows left out: one row a window and key that differ, with the cause';
 
-CREATE FUNCTION kappa.rebuild(name text, query text DEFAULT NULL)
+CREATE FUNCTION kappa.rebuild(name text, query text DEFAULT NULL, force boolean DEFAULT false)
 RETURNS bigint
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'kappa_rebuild';
-COMMENT ON FUNCTION kappa.rebuild(text, text) IS 'Computes a window view anew from the rows, listed late rows left out, in one transaction, and by another query (same columns) where one is given; returns the number of rows; starts one that has stopped';
+COMMENT ON FUNCTION kappa.rebuild(text, text, boolean) IS 'Computes a window view anew from the rows, listed late rows left out, in one transaction, and by another query (same columns) where one is given; returns the number of rows; starts one that has stopped. Refuses where final windows would change, unless force is given';
 
 CREATE FUNCTION kappa.rolling(view anyelement, span interval, upto text DEFAULT 'now')
 RETURNS SETOF anyelement

@@ -203,7 +203,8 @@ user_scope_begin(UserScope *scope, Oid userid, const char *search_path)
 {
 	static const char *const pinned[][2] = {
 		{"TimeZone", "UTC"}, {"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"},
-		{"xmloption", "content"}, {"array_nulls", "on"}, {"row_security", "off"}
+		{"xmloption", "content"}, {"array_nulls", "on"}, {"row_security", "off"},
+		{"extra_float_digits", "1"}, {"bytea_output", "hex"}
 	};
 
 	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);

@@ -258,5 +258,11 @@ check_view_target(const Subscription *sub)
 				 errdetail("Its partition \"%s\" is a foreign table or has BEFORE ROW triggers, so its rows are not what the messages say.", partition) :
 				 errdetail("It is no plain table, or it has rules or BEFORE ROW triggers, so its rows are not what the messages say."),
 				 errhint("Use a transform in the subscription instead of the trigger.")));
+	if (target->rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("relation \"%s\" cannot have window views", RelationGetRelationName(target->rel)),
+				 errdetail("It is unlogged: a crash empties it, and not its windows."),
+				 errhint("ALTER TABLE %s SET LOGGED.", quote_identifier(RelationGetRelationName(target->rel)))));
 	target_close(target);
 }

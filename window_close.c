@@ -33,7 +33,7 @@
 #include "window_state.h"
 
 #define TRIM_ROWS		10000	/* at a time: the transaction stays short */
-#define SESSION_STEP	USECS_PER_SEC	/* sessions end at any time: not looked for more often */
+#define SESSION_STEP	(5 * USECS_PER_SEC) /* sessions end at any time: not looked for more often */
 
 /* Panes end earlier than the last window that they are in. */
 static int64
@@ -91,14 +91,22 @@ pane_query(const WindowView *view, const char *columns)
 					columns, relation_name(view->state), relation_name(view->state));
 }
 
-/* All sessions that began by then of keys that have such of more than one worker. */
+/*
+ * Rows of sessions that ended since the last close, with all that touch them, link by link,
+ * however long ago those ended themselves; of keys that several workers have written.
+ */
 static char *
 session_query(const WindowView *view, const char *columns)
 {
-	return psprintf("SELECT %s FROM %s s WHERE s.window_start <= $2 AND s.window_end > $1 - $3 AND EXISTS "
-					"(SELECT FROM %s t WHERE t.key_hash = s.key_hash AND t.worker <> s.worker "
-					"AND t.window_start <= s.window_end AND t.window_end >= s.window_start)",
-					columns, relation_name(view->state), relation_name(view->state));
+	char	   *state = relation_name(view->state);
+
+	return psprintf("WITH RECURSIVE chain AS (SELECT s.ctid, s.key_hash, s.window_start, s.window_end, s.worker FROM %s s "
+					"WHERE s.window_start <= $2 AND s.window_end > $1 - $3 AND s.window_end <= $2 "
+					"UNION SELECT t.ctid, t.key_hash, t.window_start, t.window_end, t.worker FROM chain c JOIN %s t "
+					"ON t.key_hash = c.key_hash AND t.window_start <= c.window_end AND t.window_end >= c.window_start) "
+					"SELECT %s FROM %s s WHERE s.ctid = ANY (ARRAY(SELECT c.ctid FROM chain c WHERE c.key_hash IN "
+					"(SELECT d.key_hash FROM chain d GROUP BY 1 HAVING count(DISTINCT d.worker) > 1)))",
+					state, state, columns, state);
 }
 
 static void
@@ -132,19 +140,25 @@ read_shared_rows(WindowView *view, WindowFold *fold, TimestampTz upto)
 	SPI_finish();
 }
 
-/* Do rows of another worker wait to be put together?  Of times when there were more. */
+/*
+ * Do rows of another worker wait to be put together?  Of times when there were more.  A row
+ * of a session that is final is alone by now; one that touches another waits for it.
+ */
 static bool
 others_are_open(const WindowView *view, TimestampTz upto)
 {
-	bool		session = view->spec.kind == WINDOW_SESSION;
+	char	   *state = relation_name(view->state);
 	CatalogScope scope;
 	CatalogArg	args[] = {{TIMESTAMPTZOID, TimestampTzGetDatum(upto - pane_slack(view)), false}};
 	bool		open;
 
 	catalog_begin(&scope);
-	open = catalog_execute(psprintf("SELECT FROM %s WHERE worker > 0 AND window_end > $1%s LIMIT 1",
-									relation_name(view->state),
-									session ? "" : psprintf(" AND window_start > $1 - interval '" INT64_FORMAT " us'", view->span)),
+	open = catalog_execute(view->spec.kind == WINDOW_SESSION ?
+						   psprintf("SELECT FROM %s s WHERE s.worker > 0 AND (s.window_end > $1 OR EXISTS (SELECT FROM %s t "
+									"WHERE t.key_hash = s.key_hash AND t.ctid <> s.ctid AND t.window_start <= s.window_end "
+									"AND t.window_end >= s.window_start)) LIMIT 1", state, state) :
+						   psprintf("SELECT FROM %s WHERE worker > 0 AND window_end > $1 AND window_start > $1 - interval '" INT64_FORMAT " us' LIMIT 1",
+									state, view->span),
 						   lengthof(args), args) > 0;
 	catalog_end(&scope);
 	return open;

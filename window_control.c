@@ -73,16 +73,15 @@ check_isolation(const char *function)
 
 /* ---------------------------------------------------------------- dropping */
 
-/* A window view by name, for a change: its subscription's lock is ours. */
+/* A window view by name, and the name of its subscription. */
 static int32
-control_window_view_id(const char *name, const char *function, int32 *subscription_id)
+find_window_view(const char *name, char **subscription)
 {
 	Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(name))), NoLock, true);
 	CatalogScope scope;
 	/* where it was dropped by hand its number is all that is left of its name */
 	CatalogArg	args[] = {CATALOG_OID(relid), CATALOG_TEXT(name)};
 	MemoryContext caller = CurrentMemoryContext;
-	char	   *subscription = NULL;
 	int32		id = 0;
 	bool		null;
 
@@ -91,22 +90,32 @@ control_window_view_id(const char *name, const char *function, int32 *subscripti
 						"WHERE v.view = $1 OR v.view::oid::text = $2", lengthof(args), args) == 1)
 	{
 		id = DatumGetInt32(catalog_value(0, 1, &null));
-		subscription = MemoryContextStrdup(caller, TextDatumGetCString(catalog_value(0, 2, &null)));
+		*subscription = MemoryContextStrdup(caller, TextDatumGetCString(catalog_value(0, 2, &null)));
 	}
 	catalog_end(&scope);
-	if (subscription == NULL)
+	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("window view \"%s\" does not exist", name),
 				 errhint("SELECT name FROM kappa.window_views.")));
+	return id;
+}
+
+/* For a change: its subscription's lock is ours. */
+static int32
+control_window_view_id(const char *name, const char *function, int32 *subscription_id)
+{
+	char	   *subscription;
+	int32		id = find_window_view(name, &subscription);
+
 	*subscription_id = control_subscription(subscription, function)->id;
 	return id;
 }
 
-WindowView *
-control_window_view(const char *name, const char *function, int32 *subscription_id)
+static WindowView *
+load_existing(int32 id, const char *name)
 {
-	WindowView *view = load_window_view(control_window_view_id(name, function, subscription_id));
+	WindowView *view = load_window_view(id);
 
 	if (view == NULL)
 		ereport(ERROR,
@@ -114,6 +123,24 @@ control_window_view(const char *name, const char *function, int32 *subscription_
 				 errmsg("the batch form of window view \"%s\" does not exist any more", name),
 				 errhint("SELECT kappa.drop_window_view(%s).", quote_literal_cstr(name))));
 	return view;
+}
+
+WindowView *
+control_window_view(const char *name, const char *function, int32 *subscription_id)
+{
+	return load_existing(control_window_view_id(name, function, subscription_id), name);
+}
+
+WindowView *
+read_window_view(const char *name)
+{
+	char	   *subscription;
+	int32		id = find_window_view(name, &subscription);
+	Subscription *sub = subscription_by_name(subscription, false);
+
+	check_subscription_owner(sub);
+	lock_subscription(sub->id, SUBSCRIPTION_BATCH_LOCK);
+	return load_existing(id, name);
 }
 
 /* The relations of a view, with its list of late rows.  The caller holds the lock. */

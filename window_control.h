@@ -15,6 +15,9 @@
  */
 extern WindowView *control_window_view(const char *name, const char *function, int32 *subscription);
 
+/* To read: the same check, but batches go on beside it. */
+extern WindowView *read_window_view(const char *name);
+
 /* All window views of a subscription; the caller holds its lock. */
 extern void drop_window_views(int32 subscription);
 

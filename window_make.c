@@ -129,7 +129,7 @@ define_state(const WindowQuery *query, NewView *new, int32 number, Oid reader)
 	catalog_begin(&scope);
 	catalog_execute(psprintf("CREATE TABLE %s (window_start timestamptz NOT NULL, window_end timestamptz NOT NULL, "
 							 "first_window timestamptz NOT NULL, key_hash uuid NOT NULL, worker integer NOT NULL%s) "
-							 "WITH (fillfactor = %d)", new->state, window_state_columns(query), STATE_FILLFACTOR), 0, NULL);
+							 "USING heap WITH (fillfactor = %d)", new->state, window_state_columns(query), STATE_FILLFACTOR), 0, NULL);
 	create_state_indexes(query, new->state);
 	grant_state(new->state, reader);
 	catalog_end(&scope);
@@ -425,7 +425,54 @@ start_view(int32 id)
 	catalog_end(&scope);
 }
 
-/* kappa.rebuild(name text, query text) RETURNS bigint: rows that it was computed from */
+static void
+comparing(void *arg)
+{
+	errcontext("comparing final windows with their rows before kappa.rebuild(); force => true leaves that out");
+}
+
+/* Then rows have come that it has not judged: the fill does that. */
+static bool
+stands_still(const WindowView *view)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {CATALOG_INT4(view->id)};
+	bool		stopped;
+
+	catalog_begin(&scope);
+	stopped = catalog_execute("SELECT FROM kappa.window_view WHERE id = $1 AND stop_reason IS NOT NULL", 1, args) > 0;
+	catalog_end(&scope);
+	return stopped;
+}
+
+/* Rows that are gone from the table would be gone from final windows too. */
+static void
+check_final_windows(const WindowView *view)
+{
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = comparing};
+	Oid			types[] = {TEXTOID, INT4OID, INT8OID};
+	Datum		args[] = {CStringGetTextDatum(view->name), Int32GetDatum(view->id), Int64GetDatum(view->lateness)};
+	int64		changed;
+	bool		null;
+
+	error_context_stack = &callback;
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT count(*) FROM kappa.reconcile($1) r WHERE r.window_end + $3 * interval '1 microsecond' <= kappa.final_watermark($2)",
+							  lengthof(types), types, args, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not compare window view %s", view->name);
+	changed = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
+	SPI_finish();
+	error_context_stack = callback.previous;
+	if (changed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a rebuild would change %lld final windows of %s", (long long) changed, view->name),
+				 errdetail("Their rows have been deleted, changed or added by hand."),
+				 errhint("SELECT * FROM kappa.reconcile(%s) shows them; kappa.rebuild(..., force => true) takes the rows as they are.",
+						 quote_literal_cstr(view->name))));
+}
+
+/* kappa.rebuild(name text, query text, force boolean) RETURNS bigint: rows that it was computed from */
 Datum
 kappa_rebuild(PG_FUNCTION_ARGS)
 {
@@ -436,6 +483,8 @@ kappa_rebuild(PG_FUNCTION_ARGS)
 
 	check_isolation("kappa.rebuild()");
 	check_view_target(sub);
+	if (PG_ARGISNULL(1) && (PG_ARGISNULL(2) || !PG_GETARG_BOOL(2)) && !stands_still(view))
+		check_final_windows(view);
 	rows = PG_ARGISNULL(1) ? refill_view(view) : replace_view(view, sub, text_argument(fcinfo, 1, "query"));
 	start_view(view->id);
 	free_window_view(view);

@@ -11,6 +11,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -218,12 +219,11 @@ reconcile_query(const WindowView *view, TimestampTz from, TimestampTz to)
 Datum
 kappa_reconcile(PG_FUNCTION_ARGS)
 {
-	int32		subscription;
 	WindowView *view;
 	UserScope	scope;
 
 	InitMaterializedSRF(fcinfo, 0);
-	view = control_window_view(text_argument(fcinfo, 0, "name"), "kappa.reconcile()", &subscription);
+	view = read_window_view(text_argument(fcinfo, 0, "name"));
 	check_isolation("kappa.reconcile()");
 	require_metadata(view);
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
@@ -380,6 +380,21 @@ view_tree(Oid relid)
 	return tree;
 }
 
+/* The view's expressions are run with the rights of the batch form's owner. */
+static void
+require_one_owner(const WindowView *view)
+{
+	Relation	reading = table_open(view->reading, AccessShareLock);
+	Oid			owner = reading->rd_rel->relowner;
+
+	table_close(reading, NoLock);
+	if (owner != view->owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("window view %s and its batch form have different owners", view->name),
+				 errhint("ALTER VIEW %s OWNER TO %s;", relation_name(view->batch), quote_identifier(GetUserNameFromId(owner, false)))));
+}
+
 /* kappa.rolling(view anyelement, span interval, upto text) RETURNS SETOF anyelement */
 Datum
 kappa_rolling(PG_FUNCTION_ARGS)
@@ -396,8 +411,9 @@ kappa_rolling(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	view = load_window_view(id);
 	require_tumbling(view, "kappa.rolling()");
-	rolling_range(view, PG_GETARG_INTERVAL_P(1), text_argument(fcinfo, 2, "upto"), &from, &to);
+	require_one_owner(view);
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
+	rolling_range(view, PG_GETARG_INTERVAL_P(1), text_argument(fcinfo, 2, "upto"), &from, &to);
 	sql = replace_layer(view_tree(get_typ_typrelid(type)), rolling_layer(view, from, to));
 	SPI_connect();
 	put_rows(fcinfo, sql);
@@ -493,7 +509,7 @@ kappa_window_counts(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	if (view == NULL)
+	if (view == NULL || !(is_member_of_role(GetUserId(), view->source_owner) || is_member_of_role(GetUserId(), ROLE_PG_MONITOR)))
 		PG_RETURN_NULL();
 	/* as the view's owner: the state may be of types and aggregates of his */
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");

@@ -437,6 +437,8 @@ try_complete_view(WindowView *view, bool stop)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		CurrentResourceOwner = owner;
+		if (window_error_passes(error->sqlerrcode))
+			ThrowErrorData(error);
 		stop_window_view(view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));
 	}
 	PG_END_TRY();

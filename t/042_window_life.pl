@@ -278,7 +278,7 @@ sql("CREATE ROLE nobody; CREATE FUNCTION waits(double precision) RETURNS double 
 	INSERT INTO long SELECT NULL, NULL, 1, '/a', (i = 25000)::integer, '2026-01-01 00:00+00'::timestamptz + make_interval(secs => i) FROM generate_series(1, 30000) i; ANALYZE long");
 my $stops = $node->background_psql('postgres');
 my $worker = $node->background_psql('postgres');
-for ([ "create_window_view('long_1m', \$q\$SELECT $w, sum(waits(value)) AS n FROM long GROUP BY 1\$q\$)", 'long|filling a window view' ], [ "rebuild('long_1m')", 'long_1m|rebuilding' ])
+for ([ "create_window_view('long_1m', \$q\$SELECT $w, sum(waits(value)) AS n FROM long GROUP BY 1\$q\$)", 'long|filling a window view' ], [ "rebuild('long_1m', force => true)", 'long_1m|rebuilding' ])
 {
 	my ($call, $phase) = @$_;
 
