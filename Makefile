@@ -10,7 +10,7 @@ DATA       = pg_kappa--1.0.sql
 PGFILEDESC = "pg_kappa - Kafka into tables, exactly once"
 
 OBJS = \
-	pg_kappa.o shmem.o catalog.o fault.o views.o \
+	pg_kappa.o shmem.o catalog.o fault.o views.o operations.o \
 	page_sample.o bloat.o btree_build.o btree.o btree_splits.o \
 	subscription.o subscription_check.o subscription_control.o \
 	subscription_seek.o subscription_wait.o arguments.o position.o \

@@ -10,6 +10,8 @@
 extern PGDLLEXPORT int kappa_worker_memory; /* kB */
 extern PGDLLEXPORT int kappa_max_future;	/* ms */
 extern PGDLLEXPORT int kappa_batch_log; /* lines, 0: off */
+extern PGDLLEXPORT int kappa_history_interval;	/* s, 0: off */
+extern PGDLLEXPORT int kappa_unused_after;	/* minutes */
 
 extern void register_launcher(void);
 

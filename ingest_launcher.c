@@ -7,11 +7,13 @@
  *					be looked at, and a worker for each slot that wants one; a worker
  *					that ended is started again when its slot says so.
  *		scout		"pg_kappa database launcher": connects to one database, reads which
- *					subscriptions are enabled, makes the slots fit, ends.
+ *					subscriptions are enabled, makes the slots fit, adds a sample
+ *					to kappa.table_history where one is due, ends.
  *
  * At start every connectable database is looked at once.  Later a commit that
- * changed a definition asks for its database (shmem.c); once a minute the databases
- * known to have the extension are looked at again, in case a notice was lost.  Where
+ * changed a definition asks for its database (shmem.c), and so does CREATE EXTENSION;
+ * once a minute, or as often as kappa.history_interval says, the databases known to have
+ * the extension are looked at again, for a sample and in case a notice was lost.  Where
  * the extension is of another version than this library nothing runs until ALTER
  * EXTENSION UPDATE; that is looked for every second.
  *
@@ -113,6 +115,27 @@ complain_of_version(void)
 			 errhint("%s", version_remedy(version))));
 }
 
+/*
+ * One sample of the tables' counters, where the last one is old enough.  The launcher
+ * runs one scout at a time, so a database has one writer.  In a transaction of its own:
+ * an ERROR here ends a scout that has done its work.
+ */
+static void
+record_history(void)
+{
+	CatalogScope scope;
+	CatalogArg	interval[] = {CATALOG_INT4(kappa_history_interval)};
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	catalog_begin(&scope);
+	/* a poll that comes a little early counts */
+	catalog_execute("SELECT kappa.record_history($1 * interval '0.9 second')", 1, interval);
+	catalog_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 void
 pg_kappa_scout_main(Datum arg)
 {
@@ -139,6 +162,8 @@ pg_kappa_scout_main(Datum arg)
 		ereport(LOG,
 				(errmsg("pg_kappa has no slot for %d of the workers wanted in this database", missing),
 				 errhint("Raise kappa.max_workers and restart the server.")));
+	if (state == CATALOG_READY && kappa_history_interval > 0)
+		record_history();
 	proc_exit(0);
 }
 
@@ -313,6 +338,15 @@ serve_slot(Launcher *launcher, int index, TimestampTz now, TimestampTz *next)
 		start_worker(launcher, index, now);
 }
 
+/* Scouts also take the samples. */
+static long
+poll_ms(void)
+{
+	if (kappa_history_interval == 0)
+		return POLL_MS;
+	return Min(POLL_MS, kappa_history_interval * 1000L);
+}
+
 static long
 serve_all(Launcher *launcher)
 {
@@ -322,7 +356,7 @@ serve_all(Launcher *launcher)
 	if (now >= launcher->next_poll)
 	{
 		(void) request_known_databases(true);
-		launcher->next_poll = TimestampTzPlusMilliseconds(now, POLL_MS);
+		launcher->next_poll = TimestampTzPlusMilliseconds(now, poll_ms());
 	}
 	if (now >= launcher->next_update_poll && request_known_databases(false))
 		launcher->next_update_poll = TimestampTzPlusMilliseconds(now, UPDATE_POLL_MS);

@@ -1190,6 +1190,345 @@ GRANT SELECT ON kappa.window_views, kappa.stat_window_view, kappa.late_rows TO P
 -- == end window views ==
 
 ----------------------------------------------------------------------------
+-- History: samples of the counters, so that rates have a window (ingest_launcher.c)
+----------------------------------------------------------------------------
+-- == section history ==
+-- Written by the database launcher alone, a sample every kappa.history_interval.  A
+-- sample has a row for each table whose counters moved.  Space is bounded without
+-- VACUUM, also under a snapshot that is never closed: nothing is updated or deleted.
+-- Two slices take turns; one is full at 8 MB or 12 hours, then the other is truncated
+-- and begins with a row for every table.  Where a reader holds the other slice, nothing
+-- is written.  Not dumped: a copy starts its own.
+CREATE TABLE kappa.table_history (
+	slice                   integer NOT NULL,
+	relid                   oid NOT NULL,
+	since                   timestamptz,
+	until                   timestamptz NOT NULL,
+	inserted                bigint,
+	updated                 bigint,
+	deleted                 bigint,
+	hot_updated             bigint,
+	dead                    bigint,
+	inserted_since_vacuum   bigint,
+	modified_since_analyze  bigint,
+	counters                bigint[] NOT NULL
+) PARTITION BY LIST (slice);
+CREATE TABLE kappa.table_history_0 PARTITION OF kappa.table_history FOR VALUES IN (0);
+CREATE TABLE kappa.table_history_1 PARTITION OF kappa.table_history FOR VALUES IN (1);
+CREATE INDEX table_history_relid ON kappa.table_history (relid, until);
+
+COMMENT ON TABLE kappa.table_history IS 'What the counters of each table grew by between two samples; read it through kappa.table_rates';
+COMMENT ON COLUMN kappa.table_history.slice IS '0 or 1: the two parts that take turns';
+COMMENT ON COLUMN kappa.table_history.relid IS 'OID of the table';
+COMMENT ON COLUMN kappa.table_history.since IS 'Sample before; NULL: a new window begins here (first seen, or the counters were reset)';
+COMMENT ON COLUMN kappa.table_history.until IS 'Time of the sample';
+COMMENT ON COLUMN kappa.table_history.inserted IS 'Rows inserted between the two';
+COMMENT ON COLUMN kappa.table_history.updated IS 'Rows updated';
+COMMENT ON COLUMN kappa.table_history.deleted IS 'Rows deleted';
+COMMENT ON COLUMN kappa.table_history.hot_updated IS 'Rows updated without a new index entry';
+COMMENT ON COLUMN kappa.table_history.dead IS 'Growth of the dead rows; NULL where a VACUUM or TRUNCATE came between';
+COMMENT ON COLUMN kappa.table_history.inserted_since_vacuum IS 'Growth of the rows inserted since VACUUM; NULL where one came between';
+COMMENT ON COLUMN kappa.table_history.modified_since_analyze IS 'Growth of the rows changed since ANALYZE; NULL where one came between';
+COMMENT ON COLUMN kappa.table_history.counters IS 'The counters themselves: inserted, updated, deleted, hot_updated, dead, inserted_since_vacuum, modified_since_analyze, vacuums, analyzes';
+
+CREATE TABLE kappa.server_history (
+	slice           integer NOT NULL,
+	since           timestamptz,
+	until           timestamptz NOT NULL,
+	stats_reset     timestamptz,
+	next_xid        bigint NOT NULL,
+	next_mxid       bigint NOT NULL,
+	wal             pg_lsn NOT NULL
+) PARTITION BY LIST (slice);
+CREATE TABLE kappa.server_history_0 PARTITION OF kappa.server_history FOR VALUES IN (0);
+CREATE TABLE kappa.server_history_1 PARTITION OF kappa.server_history FOR VALUES IN (1);
+
+COMMENT ON TABLE kappa.server_history IS 'The samples: when, and how far transaction ids and WAL had come; read it through kappa.server_rate()';
+COMMENT ON COLUMN kappa.server_history.slice IS '0 or 1: the two parts that take turns';
+COMMENT ON COLUMN kappa.server_history.since IS 'Sample before; NULL: a new window begins here (first one, a pause, or the statistics were reset)';
+COMMENT ON COLUMN kappa.server_history.until IS 'Time of the sample';
+COMMENT ON COLUMN kappa.server_history.stats_reset IS 'When statistics were last reset, then';
+COMMENT ON COLUMN kappa.server_history.next_xid IS 'Next transaction id, 64 bits';
+COMMENT ON COLUMN kappa.server_history.next_mxid IS 'Next multixact id';
+COMMENT ON COLUMN kappa.server_history.wal IS 'End of WAL';
+
+CREATE TABLE kappa.stream_history (
+	slice           integer NOT NULL,
+	subscription    integer NOT NULL,
+	until           timestamptz NOT NULL,
+	consumed        numeric NOT NULL,
+	lag             bigint,
+	state_bytes     bigint NOT NULL
+) PARTITION BY LIST (slice);
+CREATE TABLE kappa.stream_history_0 PARTITION OF kappa.stream_history FOR VALUES IN (0);
+CREATE TABLE kappa.stream_history_1 PARTITION OF kappa.stream_history FOR VALUES IN (1);
+CREATE INDEX stream_history_subscription ON kappa.stream_history (subscription, until);
+
+COMMENT ON TABLE kappa.stream_history IS 'How far each subscription was at each sample';
+COMMENT ON COLUMN kappa.stream_history.slice IS '0 or 1: the two parts that take turns';
+COMMENT ON COLUMN kappa.stream_history.subscription IS 'kappa.subscription.id';
+COMMENT ON COLUMN kappa.stream_history.until IS 'Time of the sample';
+COMMENT ON COLUMN kappa.stream_history.consumed IS 'Sum of the next offsets of its partitions';
+COMMENT ON COLUMN kappa.stream_history.lag IS 'Offsets not read; NULL: an end is unknown';
+COMMENT ON COLUMN kappa.stream_history.state_bytes IS 'Size of the state of its window views';
+
+CREATE TABLE kappa.index_seen (
+	indexrelid      oid NOT NULL,
+	first_seen      timestamptz NOT NULL
+);
+COMMENT ON TABLE kappa.index_seen IS 'When the launcher first saw each index: the catalogs do not say how old one is';
+COMMENT ON COLUMN kappa.index_seen.indexrelid IS 'OID of the index';
+COMMENT ON COLUMN kappa.index_seen.first_seen IS 'Time of the first sample that had it';
+
+-- Partitions are read by nobody, but they have columns.
+DO $$
+DECLARE
+	c record;
+BEGIN
+	FOR c IN
+		SELECT i.inhrelid::regclass AS child, p.relname AS parent, a.attname, pg_catalog.col_description(p.oid, a.attnum) AS text
+		  FROM pg_catalog.pg_inherits i
+		  JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+		  JOIN pg_catalog.pg_attribute a ON a.attrelid = p.oid AND a.attnum > 0
+		 WHERE p.relnamespace = 'kappa'::regnamespace AND p.relkind = 'p'
+	LOOP
+		EXECUTE pg_catalog.format('COMMENT ON TABLE %s IS %L', c.child, 'A slice of kappa.' || c.parent);
+		EXECUTE pg_catalog.format('COMMENT ON COLUMN %s.%I IS %L', c.child, c.attname, c.text);
+	END LOOP;
+END $$;
+
+REVOKE ALL ON kappa.table_history, kappa.server_history, kappa.stream_history, kappa.index_seen FROM PUBLIC;
+GRANT SELECT ON kappa.table_history, kappa.server_history, kappa.stream_history, kappa.index_seen TO pg_monitor;
+
+-- Statistics are lost by pg_stat_reset and by a crash; the latter is told by the
+-- background writer's, which are stamped when all are discarded.
+CREATE FUNCTION kappa.statistics_since()
+RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT greatest(pg_stat_get_bgwriter_stat_reset_time(),
+		pg_stat_get_db_stat_reset_time(d.oid)) FROM pg_database d WHERE d.datname = current_database()
+$$;
+COMMENT ON FUNCTION kappa.statistics_since() IS 'Since when this database''s statistics have counted: the last reset or crash';
+
+-- Internal: the slices that are full make room.  NULL: there is none.
+CREATE FUNCTION kappa.history_slice()
+RETURNS integer
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	current integer;
+	first timestamptz;
+	part text;
+	full_size CONSTANT bigint := 8 * 1024 * 1024;
+BEGIN
+	SELECT h.slice INTO current FROM kappa.server_history h ORDER BY h.until DESC LIMIT 1;
+	IF NOT FOUND THEN
+		RETURN 0;
+	END IF;
+	SELECT min(h.until) INTO first FROM kappa.server_history h WHERE h.slice = current;
+	IF first > clock_timestamp() - interval '12 hours'
+		AND pg_relation_size(format('kappa.table_history_%s', current)::regclass) < full_size
+		AND pg_relation_size(format('kappa.stream_history_%s', current)::regclass) < full_size THEN
+		RETURN current;
+	END IF;
+	current := 1 - current;
+	BEGIN
+		FOREACH part IN ARRAY ARRAY['table', 'server', 'stream'] LOOP
+			EXECUTE format('LOCK TABLE ONLY kappa.%s_history_%s IN ACCESS EXCLUSIVE MODE NOWAIT', part, current);
+			EXECUTE format('TRUNCATE ONLY kappa.%s_history_%s', part, current);
+		END LOOP;
+	EXCEPTION WHEN lock_not_available THEN
+		RETURN NULL;
+	END;
+	RETURN current;
+END
+$$;
+COMMENT ON FUNCTION kappa.history_slice() IS 'Internal: the slice of the history that the next sample goes to; NULL: both are full and somebody reads the older one';
+REVOKE ALL ON FUNCTION kappa.history_slice() FROM PUBLIC;
+
+CREATE FUNCTION kappa.record_history(min_age interval DEFAULT '0')
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	last kappa.server_history;
+	slice integer;
+	at timestamptz;
+	reset timestamptz := kappa.statistics_since();
+	same_window boolean;
+BEGIN
+	LOCK TABLE ONLY kappa.index_seen IN SHARE ROW EXCLUSIVE MODE;	-- one writer
+	at := clock_timestamp();
+	SELECT * INTO last FROM kappa.server_history h ORDER BY h.until DESC LIMIT 1;
+	IF last.until > at - min_age THEN
+		RETURN false;
+	END IF;
+	slice := kappa.history_slice();
+	IF slice IS NULL THEN
+		RETURN false;
+	END IF;
+	same_window := last.until IS NOT NULL AND last.stats_reset IS NOT DISTINCT FROM reset
+		AND last.until > at - greatest(min_age * 3, interval '10 minutes');
+
+	INSERT INTO kappa.server_history
+	VALUES (slice, CASE WHEN same_window THEN last.until END, at, reset,
+		pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+		(mxid_age('1')::bigint & 4294967295) + 1, pg_current_wal_insert_lsn());
+
+	-- n: the counters now; p: at the last sample that has the table
+	INSERT INTO kappa.table_history
+	SELECT slice, c.oid, CASE WHEN w.ok THEN last.until END, at,
+		CASE WHEN w.ok THEN n.c[1] - p.c[1] END, CASE WHEN w.ok THEN n.c[2] - p.c[2] END,
+		CASE WHEN w.ok THEN n.c[3] - p.c[3] END, CASE WHEN w.ok THEN n.c[4] - p.c[4] END,
+		CASE WHEN w.ok AND n.c[8] = p.c[8] AND (n.c[5] > 0 OR p.c[5] = 0) THEN n.c[5] - p.c[5] END,
+		CASE WHEN w.ok AND n.c[8] = p.c[8] AND n.c[6] >= p.c[6] THEN n.c[6] - p.c[6] END,
+		CASE WHEN w.ok AND n.c[9] = p.c[9] AND n.c[7] >= p.c[7] THEN n.c[7] - p.c[7] END,
+		n.c
+	  FROM pg_class c
+	 CROSS JOIN LATERAL (SELECT ARRAY[
+			pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid),
+			pg_stat_get_tuples_hot_updated(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_get_ins_since_vacuum(c.oid),
+			pg_stat_get_mod_since_analyze(c.oid),
+			pg_stat_get_vacuum_count(c.oid) + pg_stat_get_autovacuum_count(c.oid),
+			pg_stat_get_analyze_count(c.oid) + pg_stat_get_autoanalyze_count(c.oid)] AS c OFFSET 0) n
+	  LEFT JOIN (
+			SELECT DISTINCT ON (h.relid) h.relid, h.counters AS c
+			  FROM kappa.table_history h
+			 WHERE h.slice = last.slice
+			 ORDER BY h.relid, h.until DESC) p ON p.relid = c.oid
+	 CROSS JOIN LATERAL (SELECT same_window AND p.c IS NOT NULL
+			AND n.c[1] >= p.c[1] AND n.c[2] >= p.c[2] AND n.c[3] >= p.c[3] AND n.c[8] >= p.c[8] AND n.c[9] >= p.c[9] AS ok) w
+	 WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
+	   AND c.oid NOT IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent IN
+			('kappa.table_history'::regclass, 'kappa.server_history'::regclass, 'kappa.stream_history'::regclass))
+	   AND (n.c IS DISTINCT FROM p.c OR slice <> last.slice OR NOT same_window);
+
+	INSERT INTO kappa.stream_history
+	SELECT slice, s.id, at, b.consumed, b.lag,
+		(SELECT coalesce(sum(pg_total_relation_size(v.state)), 0) FROM kappa.window_view v WHERE v.subscription = s.id)
+	  FROM kappa.subscription s
+	 CROSS JOIN LATERAL (
+			SELECT coalesce(sum(p.next_offset), 0) AS consumed,
+				CASE WHEN bool_and(p.lag IS NOT NULL) THEN sum(p.lag)::bigint END AS lag
+			  FROM kappa.stat_partition p WHERE p.name = s.name) b;
+
+	DELETE FROM kappa.index_seen i WHERE NOT EXISTS (SELECT FROM pg_index x WHERE x.indexrelid = i.indexrelid);
+	INSERT INTO kappa.index_seen
+	SELECT x.indexrelid, at
+	  FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
+	 WHERE c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM kappa.index_seen i WHERE i.indexrelid = x.indexrelid);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION kappa.record_history(interval) IS 'Internal: adds a sample to the history, unless the last one is younger than this; the database launcher calls it every kappa.history_interval';
+REVOKE ALL ON FUNCTION kappa.record_history(interval) FROM PUBLIC;
+
+CREATE FUNCTION kappa.history_state(OUT last timestamptz, OUT usable boolean, OUT reason text)
+RETURNS record
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	preloaded boolean := kappa.preloaded();		-- defines the setting, too
+	every interval := coalesce(current_setting('kappa.history_interval', true), '60 s')::interval;
+BEGIN
+	SELECT max(h.until) INTO last FROM kappa.server_history h;
+	usable := last > clock_timestamp() - greatest(every * 3, interval '10 minutes');
+	reason := CASE
+		WHEN usable THEN NULL
+		WHEN NOT preloaded THEN 'rates are unknown: pg_kappa is not in shared_preload_libraries, so no history is kept'
+		WHEN pg_is_in_recovery() THEN 'rates are unknown: no history is kept in recovery'
+		WHEN every = interval '0' THEN 'rates are unknown: kappa.history_interval is 0'
+		WHEN last IS NULL THEN 'rates are unknown: no sample has been taken yet'
+		ELSE format('rates are unknown: the last sample is %s old', date_trunc('second', clock_timestamp() - last)) END;
+	usable := coalesce(usable, false);
+END
+$$;
+COMMENT ON FUNCTION kappa.history_state() IS 'Time of the last sample, whether rates may be computed from it, and why not';
+
+-- A row covers the time between two samples; where a table has none its counters did not move.
+CREATE VIEW kappa.table_rates AS
+SELECT c.oid::regclass AS rel,
+       t.inserted / t.seconds AS inserted_per_s,
+       t.updated / t.seconds AS updated_per_s,
+       t.deleted / t.seconds AS deleted_per_s,
+       t.hot_updated / t.seconds AS hot_updated_per_s,
+       t.dead / NULLIF(t.seconds - t.no_dead, 0) AS dead_per_s,
+       t.inserted_since_vacuum / NULLIF(t.seconds - t.no_inserts, 0) AS inserted_since_vacuum_per_s,
+       t.modified_since_analyze / NULLIF(t.seconds - t.no_mods, 0) AS modified_since_analyze_per_s,
+       pg_catalog.make_interval(secs => t.seconds) AS span,
+       pg_catalog.clock_timestamp() - s.last AS inputs_age
+  FROM (SELECT h.last,
+               (SELECT pg_catalog.min(w.until) FROM kappa.server_history w
+                 WHERE w.until >= h.last - '1 hour'::interval
+                   AND w.until >= COALESCE((SELECT pg_catalog.max(x.until) FROM kappa.server_history x WHERE x.since IS NULL), '-infinity'::timestamptz)) AS first
+          FROM kappa.history_state() h WHERE h.usable) s
+  JOIN (SELECT r.relid, pg_catalog.max(r.until) FILTER (WHERE r.since IS NULL) AS start
+          FROM kappa.table_history r GROUP BY r.relid) b ON true
+  JOIN pg_catalog.pg_class c ON c.oid = b.relid
+ CROSS JOIN LATERAL (
+        SELECT COALESCE(pg_catalog.sum(r.inserted), 0)::float8 AS inserted,
+               COALESCE(pg_catalog.sum(r.updated), 0)::float8 AS updated,
+               COALESCE(pg_catalog.sum(r.deleted), 0)::float8 AS deleted,
+               COALESCE(pg_catalog.sum(r.hot_updated), 0)::float8 AS hot_updated,
+               COALESCE(pg_catalog.sum(r.dead), 0)::float8 AS dead,
+               COALESCE(pg_catalog.sum(r.inserted_since_vacuum), 0)::float8 AS inserted_since_vacuum,
+               COALESCE(pg_catalog.sum(r.modified_since_analyze), 0)::float8 AS modified_since_analyze,
+               COALESCE(pg_catalog.sum(g.s) FILTER (WHERE r.dead IS NULL), 0) AS no_dead,
+               COALESCE(pg_catalog.sum(g.s) FILTER (WHERE r.inserted_since_vacuum IS NULL), 0) AS no_inserts,
+               COALESCE(pg_catalog.sum(g.s) FILTER (WHERE r.modified_since_analyze IS NULL), 0) AS no_mods,
+               EXTRACT(epoch FROM s.last - GREATEST(s.first, b.start))::float8 AS seconds
+          FROM kappa.table_history r
+         CROSS JOIN LATERAL (SELECT EXTRACT(epoch FROM r.until - r.since)::float8 AS s) g
+         WHERE r.relid = b.relid AND r.since >= GREATEST(s.first, b.start)) t
+ WHERE t.seconds > 0;
+
+COMMENT ON VIEW kappa.table_rates IS 'How fast each table changes: over the last hour of samples, or since the counters were reset; empty where no history is kept';
+COMMENT ON COLUMN kappa.table_rates.rel IS 'Table, TOAST table or materialized view';
+COMMENT ON COLUMN kappa.table_rates.inserted_per_s IS 'Rows inserted per second';
+COMMENT ON COLUMN kappa.table_rates.updated_per_s IS 'Rows updated per second';
+COMMENT ON COLUMN kappa.table_rates.deleted_per_s IS 'Rows deleted per second';
+COMMENT ON COLUMN kappa.table_rates.hot_updated_per_s IS 'Rows updated without a new index entry per second';
+COMMENT ON COLUMN kappa.table_rates.dead_per_s IS 'Growth of the dead rows per second while no VACUUM came; NULL: one came in every interval';
+COMMENT ON COLUMN kappa.table_rates.inserted_since_vacuum_per_s IS 'Growth of the rows inserted since VACUUM per second while none came';
+COMMENT ON COLUMN kappa.table_rates.modified_since_analyze_per_s IS 'Growth of the rows changed since ANALYZE per second while none came';
+COMMENT ON COLUMN kappa.table_rates.span IS 'Time that the rates are over';
+COMMENT ON COLUMN kappa.table_rates.inputs_age IS 'Age of the last sample';
+GRANT SELECT ON kappa.table_rates TO PUBLIC;
+
+CREATE FUNCTION kappa.table_rate(rel regclass,
+	OUT inserted_per_s float8, OUT updated_per_s float8, OUT deleted_per_s float8, OUT hot_updated_per_s float8,
+	OUT dead_per_s float8, OUT inserted_since_vacuum_per_s float8, OUT modified_since_analyze_per_s float8,
+	OUT span interval, OUT inputs_age interval, OUT reason text)
+RETURNS record
+LANGUAGE sql STABLE BEGIN ATOMIC
+	SELECT r.inserted_per_s, r.updated_per_s, r.deleted_per_s, r.hot_updated_per_s, r.dead_per_s,
+	       r.inserted_since_vacuum_per_s, r.modified_since_analyze_per_s, r.span, r.inputs_age,
+	       CASE WHEN r.rel IS NULL THEN COALESCE(h.reason, 'rates are unknown: fewer than two samples have this table') END
+	  FROM kappa.history_state() h
+	  LEFT JOIN kappa.table_rates r ON r.rel::oid = table_rate.rel::oid;
+END;
+COMMENT ON FUNCTION kappa.table_rate(regclass) IS 'The row of kappa.table_rates for one table; where there is none, NULLs and the reason';
+
+CREATE FUNCTION kappa.server_rate(OUT xids_per_s float8, OUT mxids_per_s float8, OUT wal_bytes_per_s float8,
+	OUT span interval, OUT inputs_age interval, OUT reason text)
+RETURNS record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT (b.next_xid - a.next_xid) / s.seconds, (b.next_mxid - a.next_mxid) / s.seconds,
+	       pg_wal_lsn_diff(b.wal, a.wal)::float8 / s.seconds, b.until - a.until,
+	       CASE WHEN s.seconds IS NOT NULL THEN clock_timestamp() - b.until END,
+	       CASE WHEN s.seconds IS NULL THEN coalesce(h.reason, 'rates are unknown: there is one sample yet') END
+	  FROM kappa.history_state() h
+	  LEFT JOIN kappa.server_history b ON h.usable AND b.until = h.last
+	  LEFT JOIN LATERAL (SELECT * FROM kappa.server_history x
+	                      WHERE x.until >= h.last - interval '1 hour' ORDER BY x.until LIMIT 1) a ON b.until IS NOT NULL
+	 CROSS JOIN LATERAL (SELECT nullif(extract(epoch FROM b.until - a.until), 0)::float8 AS seconds) s
+$$;
+COMMENT ON FUNCTION kappa.server_rate() IS 'Transaction ids, multixact ids and bytes of WAL per second, over the last hour of samples; where there is no history, NULLs and the reason';
+
+CREATE FUNCTION kappa.request_look() RETURNS void LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'kappa_request_look';
+COMMENT ON FUNCTION kappa.request_look() IS 'Internal: asks the launcher to look at this database once this transaction has committed';
+REVOKE ALL ON FUNCTION kappa.request_look() FROM PUBLIC;
+SELECT kappa.request_look();
+-- == end history ==
+
+----------------------------------------------------------------------------
 -- Vacuum, freezing, visibility (vacuum.c)
 ----------------------------------------------------------------------------
 -- == section vacuum ==
@@ -2985,6 +3324,472 @@ COMMENT ON FUNCTION kappa.estimate_check(text, boolean) IS
 -- Indexes, slots, locks, settings, upgrade (operations)
 ----------------------------------------------------------------------------
 -- == section operations ==
+CREATE FUNCTION kappa.relation_bytes(relid oid)
+RETURNS bigint
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kappa_relation_bytes';
+COMMENT ON FUNCTION kappa.relation_bytes(oid) IS 'Size of the main fork, without waiting; NULL: the relation is locked or gone';
+
+CREATE FUNCTION kappa.index_definition(index_oid oid)
+RETURNS text
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kappa_index_definition';
+COMMENT ON FUNCTION kappa.index_definition(oid) IS 'CREATE INDEX statement, without waiting; NULL: the table is locked or the index gone';
+
+CREATE FUNCTION kappa.checkpoints(OUT timed bigint, OUT requested bigint, OUT stats_reset timestamptz)
+RETURNS record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_setting('server_version_num')::integer >= 170000 THEN
+		SELECT c.num_timed, c.num_requested, c.stats_reset INTO timed, requested, stats_reset FROM pg_stat_checkpointer c;
+	ELSE
+		SELECT b.checkpoints_timed, b.checkpoints_req, b.stats_reset INTO timed, requested, stats_reset FROM pg_stat_bgwriter b;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION kappa.checkpoints() IS 'Checkpoints by time and on request, whatever the version calls them';
+
+-- Upserts look for their rows in these indexes.  The names of streams are their owners'.
+CREATE VIEW kappa.upsert_keys AS
+SELECT i.indexrelid,
+       pg_catalog.string_agg(CASE WHEN pg_catalog.pg_has_role(s.owner::oid, 'MEMBER'::text)
+                                    OR pg_catalog.pg_has_role('pg_monitor'::name, 'MEMBER'::text)
+                                  THEN s.name ELSE '?' END, ', '::text ORDER BY s.name) AS streams
+  FROM kappa.subscription s
+  JOIN pg_catalog.pg_index i ON i.indrelid = s.target::oid AND i.indisunique
+ CROSS JOIN LATERAL (
+        SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attname::text) AS names
+          FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
+          JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE k.n <= i.indnkeyatts) c
+ WHERE s.mode = 'upsert'
+   AND CASE WHEN s.key_columns IS NULL THEN i.indisprimary
+            ELSE c.names = (SELECT pg_catalog.array_agg(u.u ORDER BY u.u) FROM pg_catalog.unnest(s.key_columns) AS u(u)) END
+ GROUP BY i.indexrelid;
+COMMENT ON VIEW kappa.upsert_keys IS 'Indexes that upserting subscriptions find their rows by';
+COMMENT ON COLUMN kappa.upsert_keys.indexrelid IS 'OID of the index';
+COMMENT ON COLUMN kappa.upsert_keys.streams IS 'Their names; ? for those of others';
+GRANT SELECT ON kappa.upsert_keys TO PUBLIC;
+
+-- Two indexes are equal where everything but their names and storage settings is: then the
+-- planner and every constraint can do with one.  The one to go is never a constraint's or one
+-- with a role; of two without, the younger.  Expressions and predicates are compared as text,
+-- which the server prints the same way for the same tree.
+CREATE VIEW kappa.index_advice AS
+WITH i AS MATERIALIZED (
+	SELECT x.indexrelid, x.indrelid, x.indisvalid, x.indisunique, x.indnkeyatts, x.indkey::text AS keys,
+	       n.nspname, t.relname AS table_name, ic.relname AS index_name, ic.relpages, ic.relam, t.relkind AS table_kind,
+	       pg_catalog.pg_stat_get_numscans(x.indexrelid) AS scans,
+	       pg_catalog.pg_stat_get_tuples_returned(x.indexrelid) AS tuples_read,
+	       pg_catalog.pg_stat_get_tuples_inserted(x.indrelid) + pg_catalog.pg_stat_get_tuples_updated(x.indrelid)
+	           - pg_catalog.pg_stat_get_tuples_hot_updated(x.indrelid) AS writes,
+	       x.indexprs IS NOT NULL OR x.indpred IS NOT NULL AS computed,
+	       x.indexprs IS NOT NULL AS has_expressions,
+	       pg_catalog.concat_ws('/'::text, ic.relam, x.indnkeyatts, x.indkey::text, x.indclass::text, x.indcollation::text,
+	           x.indoption::text, x.indnullsnotdistinct, x.indimmediate) AS shape,
+	       x.indclass::text AS classes, x.indcollation::text AS collations, x.indoption::text AS options,
+	       pg_catalog.array_remove(ARRAY[
+	           CASE WHEN x.indisprimary THEN 'primary key' WHEN x.indisexclusion THEN 'exclusion'
+	                WHEN x.indisunique THEN 'unique' END,
+	           CASE WHEN k.constraint_name IS NOT NULL AND NOT x.indisprimary THEN 'constraint' END,
+	           CASE WHEN k.referenced THEN 'referenced by a foreign key' END,
+	           CASE WHEN x.indisreplident THEN 'replica identity' END,
+	           CASE WHEN u.indexrelid IS NOT NULL THEN 'ON CONFLICT arbiter' END,
+	           CASE WHEN f.conrelid IS NOT NULL THEN 'foreign key support' END,
+	           CASE WHEN x.indisclustered THEN 'cluster' END,
+	           CASE WHEN ic.relispartition OR ic.relkind = 'I' THEN 'partition' END], NULL) AS roles,
+	       k.constraint_name, u.streams
+	  FROM pg_catalog.pg_index x
+	  JOIN pg_catalog.pg_class ic ON ic.oid = x.indexrelid
+	  JOIN pg_catalog.pg_class t ON t.oid = x.indrelid AND t.relpersistence <> 't' AND t.relkind IN ('r', 'm', 'p')
+	  JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+	  LEFT JOIN (SELECT c.conindid, pg_catalog.min(c.conname::text) FILTER (WHERE c.contype IN ('p', 'u', 'x')) AS constraint_name,
+	                    pg_catalog.bool_or(c.contype = 'f') AS referenced
+	               FROM pg_catalog.pg_constraint c WHERE c.conindid <> 0::oid GROUP BY c.conindid) k ON k.conindid = x.indexrelid
+	  LEFT JOIN (SELECT DISTINCT c.conrelid, c.conkey[1] AS first FROM pg_catalog.pg_constraint c WHERE c.contype = 'f') f
+	         ON f.conrelid = x.indrelid AND f.first = x.indkey[0] AND NOT x.indisunique
+	  LEFT JOIN kappa.upsert_keys u ON u.indexrelid = x.indexrelid
+	 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
+	                    WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = x.indrelid AND e.deptype = 'e')
+	   AND NOT EXISTS (SELECT FROM kappa.window_view w WHERE w.state::oid = x.indrelid)),
+j AS MATERIALIZED (
+	SELECT i.*,
+	       i.shape || CASE WHEN i.computed THEN pg_catalog.substr(d.definition, pg_catalog.strpos(d.definition, ' USING '::text)) ELSE '' END AS same
+	  FROM i
+	  LEFT JOIN LATERAL (SELECT kappa.index_definition(i.indexrelid) AS definition WHERE i.computed) d ON true),
+-- of equal ones the first stays: those that enforce or serve something, then the oldest
+d AS (
+	SELECT g.indexrelid, g.keeper
+	  FROM (SELECT j.indexrelid, j.roles, j.constraint_name, j.indisunique, j.same,
+	               pg_catalog.first_value(pg_catalog.format('%I.%I', j.nspname, j.index_name)) OVER w AS keeper,
+	               pg_catalog.row_number() OVER w AS n,
+	               pg_catalog.first_value(j.indisunique) OVER w AS keeper_unique
+	          FROM j WHERE j.indisvalid AND j.same IS NOT NULL
+	        WINDOW w AS (PARTITION BY j.indrelid, j.same
+	                         ORDER BY (j.constraint_name IS NULL), (NOT 'replica identity' = ANY (j.roles)),
+	                                  (NOT 'referenced by a foreign key' = ANY (j.roles)),
+	                                  (NOT j.indisunique), (NOT 'cluster' = ANY (j.roles)), j.indexrelid)) g
+	 WHERE g.n > 1),
+p AS (
+	SELECT DISTINCT ON (a.indexrelid) a.indexrelid, pg_catalog.format('%I.%I', b.nspname, b.index_name) AS longer
+	  FROM j a
+	  JOIN j b ON b.indrelid = a.indrelid AND b.indexrelid <> a.indexrelid AND b.indisvalid AND b.relam = a.relam
+	          AND b.indnkeyatts > a.indnkeyatts AND NOT b.computed
+	          AND pg_catalog.starts_with(b.keys, a.keys || ' '::text)
+	          AND pg_catalog.starts_with(b.classes, a.classes || ' '::text)
+	          AND pg_catalog.starts_with(b.collations, a.collations || ' '::text)
+	          AND pg_catalog.starts_with(b.options, a.options || ' '::text)
+	 WHERE a.relam = (SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'btree')
+	   AND NOT a.computed AND NOT a.indisunique AND a.indisvalid
+	   AND a.indnkeyatts = pg_catalog.array_length(pg_catalog.string_to_array(a.keys, ' '::text), 1)
+	 ORDER BY a.indexrelid, b.indexrelid)
+SELECT pg_catalog.format('%I.%I', r.nspname, r.table_name) AS table_name,
+       pg_catalog.format('%I.%I', r.nspname, r.index_name) AS index_name,
+       r.roles,
+       r.finding,
+       r.scans,
+       r.tuples_read,
+       r.writes,
+       kappa.relation_bytes(r.indexrelid) AS bytes,
+       CASE r.finding
+            WHEN 'invalid' THEN CASE WHEN r.building THEN 'info' ELSE 'warn' END
+            WHEN 'duplicate' THEN 'warn'
+            WHEN 'unused' THEN CASE WHEN r.standbys OR r.relpages < 12800 THEN 'info' ELSE 'warn' END
+            WHEN 'age unknown' THEN 'unknown'
+            WHEN 'prefix' THEN 'info'
+            WHEN 'duplicate constraint' THEN 'info'
+            ELSE 'ok'
+       END AS severity,
+       CASE r.finding
+            WHEN 'invalid' THEN CASE WHEN r.building
+                 THEN 'It is invalid, and its table is locked as CREATE INDEX CONCURRENTLY or VACUUM do: it may be in the making.'
+                 ELSE 'It is invalid: CREATE INDEX or REINDEX CONCURRENTLY failed. No query uses it, every write pays for it.' END
+            WHEN 'duplicate' THEN pg_catalog.format('It equals %s in columns, operator classes, collations, order and predicate. The planner needs one of them; %s row versions have been written into both.',
+                 r.keeper, r.writes)
+            WHEN 'duplicate constraint' THEN pg_catalog.format('It equals %s, but serves as %s: what could go is that, not the index.',
+                 r.keeper, pg_catalog.array_to_string(r.roles, ', '::text))
+            WHEN 'unused' THEN pg_catalog.format('No scan in %s, and it enforces nothing; %s row versions have been written into it.%s%s',
+                 r.window_age, r.writes,
+                 CASE WHEN r.has_expressions THEN ' ANALYZE keeps statistics of its expressions, which plans may rest on.' ELSE '' END,
+                 CASE WHEN r.standbys THEN ' Standbys count their own scans: look there, too.' ELSE '' END)
+            WHEN 'age unknown' THEN 'No scan is counted, but nobody has recorded how old it is: that needs pg_kappa in shared_preload_libraries.'
+            WHEN 'young' THEN pg_catalog.format('No scan in %s: too short a time to call it unused.', r.window_age)
+            WHEN 'prefix' THEN pg_catalog.format('Its columns begin %s, which can serve the same searches, though it is larger; %s scans.', r.longer, r.scans)
+            ELSE CASE WHEN 'ON CONFLICT arbiter' = ANY (r.roles) THEN
+                           pg_catalog.format('Arbiter of upserts (subscription %s): each row is looked up here before it is written, and SQL''s ON CONFLICT counts one scan a row; %s scans.', r.streams, r.scans)
+                      WHEN r.indisunique THEN pg_catalog.format('It enforces uniqueness, which counts as no scan; %s scans.', r.scans)
+                      WHEN pg_catalog.cardinality(r.roles) > 0 THEN pg_catalog.format('It serves as %s; %s scans.', pg_catalog.array_to_string(r.roles, ', '::text), r.scans)
+                      ELSE pg_catalog.format('%s scans.', r.scans) END
+       END AS reason,
+       CASE WHEN r.finding IN ('duplicate', 'unused') OR r.finding = 'invalid' AND NOT r.building
+            THEN pg_catalog.format('DROP INDEX %s%I.%I;', CASE WHEN r.table_kind = 'p' THEN '' ELSE 'CONCURRENTLY ' END, r.nspname, r.index_name) END AS advice,
+       CASE WHEN r.finding IN ('duplicate', 'unused') THEN kappa.index_definition(r.indexrelid) || ';'::text END AS undo,
+       CASE WHEN r.finding IN ('duplicate', 'duplicate constraint', 'prefix') OR r.finding = 'invalid' AND NOT r.building THEN 'high'
+            WHEN r.finding = 'unused' THEN CASE WHEN r.standbys THEN 'low' WHEN r.has_expressions THEN 'medium' ELSE 'high' END
+            WHEN r.finding = 'invalid' THEN 'low'
+       END AS confidence,
+       r.window_age AS inputs_age
+  FROM (SELECT j.*, d.keeper, p.longer, s.standbys,
+               pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - GREATEST(s.since, a.first_seen)) AS window_age,
+               NOT j.indisvalid AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+                        WHERE l.relation = j.indrelid AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
+                          AND l.database = (SELECT o.oid FROM pg_catalog.pg_database o WHERE o.datname = pg_catalog.current_database())) AS building,
+               CASE WHEN NOT j.indisvalid AND j.constraint_name IS NULL AND NOT 'partition' = ANY (j.roles) THEN 'invalid'
+                    WHEN d.keeper IS NOT NULL AND j.roles && ARRAY['primary key', 'exclusion', 'constraint', 'replica identity',
+                                'referenced by a foreign key', 'partition'] THEN 'duplicate constraint'
+                    WHEN d.keeper IS NOT NULL THEN 'duplicate'
+                    WHEN j.scans = 0 AND pg_catalog.cardinality(j.roles) = 0 THEN
+                         CASE WHEN pg_catalog.clock_timestamp() - GREATEST(s.since, a.first_seen) < s.unused_after THEN 'young'
+                              WHEN a.first_seen IS NULL THEN 'age unknown' ELSE 'unused' END
+                    WHEN p.longer IS NOT NULL AND pg_catalog.cardinality(j.roles) = 0 THEN 'prefix'
+               END AS finding
+          FROM j
+         CROSS JOIN (SELECT kappa.statistics_since() AS since,
+                            kappa.preloaded() AS loads_the_setting,
+                            COALESCE(pg_catalog.current_setting('kappa.unused_after', true), '7 days')::interval AS unused_after,
+                            pg_catalog.pg_is_in_recovery() OR EXISTS (SELECT FROM pg_catalog.pg_stat_replication x
+                                WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots l
+                                                   WHERE l.active_pid = x.pid AND l.slot_type = 'logical')) AS standbys
+                    OFFSET 0) s
+          LEFT JOIN d ON d.indexrelid = j.indexrelid
+          LEFT JOIN p ON p.indexrelid = j.indexrelid
+          LEFT JOIN kappa.index_seen a ON a.indexrelid = j.indexrelid) r
+UNION ALL
+SELECT pg_catalog.format('%I.%I', n.nspname, t.relname), NULL, ARRAY['foreign key support'], 'missing',
+       NULL, NULL, NULL, NULL,
+       CASE WHEN v.removed > 0::bigint AND t.reltuples >= 10000::real THEN 'warn' ELSE 'info' END,
+       pg_catalog.format('Foreign key %I has no index that begins with (%s): each DELETE or change of a key in %s reads all of the table (%s rows); %s deletes since the statistics began.',
+                         c.conname, k.columns, c.confrelid::regclass,
+                         CASE WHEN t.reltuples < 0::real THEN 'an unknown number of' ELSE t.reltuples::bigint::text END, v.removed),
+       pg_catalog.format('CREATE INDEX %sON %I.%I (%s);', CASE WHEN t.relkind = 'p' THEN '' ELSE 'CONCURRENTLY ' END, n.nspname, t.relname, k.columns),
+       NULL,
+       CASE WHEN t.reltuples < 0::real THEN 'low' ELSE 'high' END,
+       pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - kappa.statistics_since())
+  FROM pg_catalog.pg_constraint c
+  JOIN pg_catalog.pg_class t ON t.oid = c.conrelid AND t.relpersistence <> 't'
+  JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+ CROSS JOIN LATERAL (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname::text), ', '::text ORDER BY u.n) AS columns
+          FROM pg_catalog.unnest(c.conkey) WITH ORDINALITY AS u(attnum, n)
+          JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = u.attnum) k
+ CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_tuples_deleted(c.confrelid) AS removed) v
+ WHERE c.contype = 'f' AND c.conparentid = 0::oid
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class ic ON ic.oid = x.indexrelid
+                            JOIN pg_catalog.pg_am m ON m.oid = ic.relam AND m.amname IN ('btree', 'hash')
+                    WHERE x.indrelid = c.conrelid AND x.indisvalid AND x.indpred IS NULL
+                      AND (x.indkey::int2[])[0:pg_catalog.cardinality(c.conkey) - 1] @> c.conkey);
+
+COMMENT ON VIEW kappa.index_advice IS 'Every index of a user''s table with what it serves as, and what could go: invalid, duplicate, unused; and foreign keys without an index';
+COMMENT ON COLUMN kappa.index_advice.table_name IS 'Table, qualified and quoted';
+COMMENT ON COLUMN kappa.index_advice.index_name IS 'Index, qualified and quoted; NULL for one that is missing';
+COMMENT ON COLUMN kappa.index_advice.roles IS 'primary key, unique, exclusion, constraint, replica identity, referenced by a foreign key, foreign key support, ON CONFLICT arbiter, cluster, partition; one with any is never called unused';
+COMMENT ON COLUMN kappa.index_advice.finding IS 'invalid, duplicate, duplicate constraint, unused, young, age unknown, prefix, missing; NULL: nothing';
+COMMENT ON COLUMN kappa.index_advice.scans IS 'Scans since the statistics began; uniqueness that is only enforced counts as none';
+COMMENT ON COLUMN kappa.index_advice.tuples_read IS 'Entries that those scans returned';
+COMMENT ON COLUMN kappa.index_advice.writes IS 'Row versions written into the table''s indexes: inserts, and updates that were not HOT';
+COMMENT ON COLUMN kappa.index_advice.bytes IS 'Size; NULL: it is locked';
+COMMENT ON COLUMN kappa.index_advice.severity IS 'ok, info, warn or unknown';
+COMMENT ON COLUMN kappa.index_advice.reason IS 'Why, with the numbers';
+COMMENT ON COLUMN kappa.index_advice.advice IS 'SQL to copy; never for an index of a constraint';
+COMMENT ON COLUMN kappa.index_advice.undo IS 'What makes the index again';
+COMMENT ON COLUMN kappa.index_advice.confidence IS 'high, medium or low';
+COMMENT ON COLUMN kappa.index_advice.inputs_age IS 'How long scans have been counted for this index: since the last reset of the statistics, or since it was first seen';
+GRANT SELECT ON kappa.index_advice TO PUBLIC;
+
+CREATE VIEW kappa.slot_status AS
+SELECT s.slot_name::text AS slot_name,
+       s.slot_type,
+       s.plugin::text AS plugin,
+       s.database::text AS database,
+       s.active,
+       s.active_pid,
+       s.temporary,
+       s.wal_status,
+       n.retained,
+       s.safe_wal_size,
+       pg_catalog.age(s.xmin)::bigint AS xmin_age,
+       pg_catalog.age(s.catalog_xmin)::bigint AS catalog_xmin_age,
+       n.inactive,
+       r.wal_bytes_per_s,
+       n.eta_lost,
+       v.severity,
+       CASE WHEN s.wal_status = 'lost'
+            THEN pg_catalog.format('The slot is lost%s: WAL that its consumer needs is gone. It holds back nothing and helps nobody.',
+                    CASE WHEN j.row ->> 'invalidation_reason' IS NOT NULL THEN ' (' || (j.row ->> 'invalidation_reason') || ')' ELSE '' END)
+            ELSE pg_catalog.format('%s slot, %s retained (wal_status %s)%s%s%s.',
+                    CASE WHEN s.active THEN 'Active' WHEN n.inactive IS NOT NULL THEN 'Inactive for ' || n.inactive::text || ':' ELSE 'Inactive' END,
+                    COALESCE(pg_catalog.pg_size_pretty(n.retained), 'nothing'), COALESCE(s.wal_status, 'none'),
+                    CASE WHEN s.safe_wal_size IS NOT NULL THEN ', lost after ' || pg_catalog.pg_size_pretty(s.safe_wal_size) || ' more WAL'
+                         WHEN l.keep < 0::bigint THEN ', and max_slot_wal_keep_size sets no limit' ELSE '' END,
+                    CASE WHEN n.eta_lost IS NOT NULL THEN pg_catalog.format(': in %s at %s/s', n.eta_lost, pg_catalog.pg_size_pretty(r.wal_bytes_per_s::bigint)) ELSE '' END,
+                    CASE WHEN h.age >= 1000000::bigint THEN pg_catalog.format('; it keeps VACUUM from removing what died in the last %s transactions', h.age) ELSE '' END)
+       END AS reason,
+       CASE WHEN v.severity IN ('warn', 'critical') THEN
+            CASE WHEN s.wal_status = 'lost' OR NOT s.active AND (h.age >= 1000000::bigint OR s.wal_status = 'unreserved')
+                 THEN pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L);', s.slot_name)
+                 WHEN NOT s.active AND l.keep < 0::bigint
+                 THEN pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L); -- or, if its consumer comes back: ALTER SYSTEM SET max_slot_wal_keep_size = %L; SELECT pg_catalog.pg_reload_conf();',
+                                        s.slot_name, GREATEST(n.retained / 1048576::numeric * 2, 1024)::bigint || 'MB')
+                 WHEN NOT s.active THEN pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L); -- if its consumer does not come back', s.slot_name)
+                 WHEN l.keep >= 0::bigint
+                 THEN pg_catalog.format('ALTER SYSTEM SET max_slot_wal_keep_size = %L; SELECT pg_catalog.pg_reload_conf();', (l.keep * 2)::text || 'MB')
+            END
+       END AS advice,
+       CASE WHEN v.severity <> 'ok' THEN 'high' END AS confidence,
+       CASE WHEN n.eta_lost IS NOT NULL THEN r.inputs_age END AS inputs_age
+  FROM pg_catalog.pg_replication_slots s
+ CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(s) AS row) j       -- columns of later versions
+ CROSS JOIN kappa.server_rate() r
+ CROSS JOIN (SELECT g.setting::bigint AS keep FROM pg_catalog.pg_settings g WHERE g.name = 'max_slot_wal_keep_size') l
+ CROSS JOIN LATERAL (SELECT GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin))::bigint AS age) h
+ CROSS JOIN LATERAL (
+        SELECT pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                                               ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::bigint AS retained,
+               CASE WHEN NOT s.active THEN pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - (j.row ->> 'inactive_since')::timestamptz) END AS inactive,
+               CASE WHEN r.wal_bytes_per_s > 0::float8 AND s.safe_wal_size > 0::bigint AND s.wal_status <> 'lost'
+                     AND s.safe_wal_size::float8 / r.wal_bytes_per_s < 1e9::float8
+                    THEN pg_catalog.date_trunc('second', pg_catalog.make_interval(secs => s.safe_wal_size::float8 / r.wal_bytes_per_s)) END AS eta_lost) n
+ CROSS JOIN LATERAL (
+        SELECT CASE WHEN s.wal_status IN ('lost', 'unreserved') OR h.age >= 100000000::bigint
+                      OR NOT s.active AND n.eta_lost < '1 hour'::interval
+                      OR NOT s.active AND n.retained >= 5368709120::bigint THEN 'critical'
+                    WHEN s.wal_status = 'extended' OR NOT s.active AND n.retained >= 1073741824::bigint
+                      OR n.eta_lost < '1 hour'::interval OR n.retained >= 5368709120::bigint
+                      OR NOT s.active AND (h.age >= 1000000::bigint OR n.retained > l.keep * 524288 AND l.keep > 0::bigint) THEN 'warn'
+                    WHEN NOT s.active THEN 'info'
+                    ELSE 'ok' END AS severity) v;
+
+COMMENT ON VIEW kappa.slot_status IS 'Replication slots: how much WAL each keeps, when it will be lost, what it keeps VACUUM from';
+COMMENT ON COLUMN kappa.slot_status.slot_name IS 'Slot';
+COMMENT ON COLUMN kappa.slot_status.slot_type IS 'physical or logical';
+COMMENT ON COLUMN kappa.slot_status.plugin IS 'Output plugin of a logical slot';
+COMMENT ON COLUMN kappa.slot_status.database IS 'Database of a logical slot';
+COMMENT ON COLUMN kappa.slot_status.active IS 'Whether a consumer is connected';
+COMMENT ON COLUMN kappa.slot_status.active_pid IS 'Its process';
+COMMENT ON COLUMN kappa.slot_status.temporary IS 'Whether it goes with its session';
+COMMENT ON COLUMN kappa.slot_status.wal_status IS 'reserved, extended (beyond max_wal_size), unreserved (may go at the next checkpoint) or lost';
+COMMENT ON COLUMN kappa.slot_status.retained IS 'Bytes of WAL from the slot''s restart_lsn to the end of WAL; NULL: it keeps none';
+COMMENT ON COLUMN kappa.slot_status.safe_wal_size IS 'Bytes of WAL that may still be written before it is in danger; NULL: no limit is set, or it is lost';
+COMMENT ON COLUMN kappa.slot_status.xmin_age IS 'Transactions since the oldest that it keeps rows for';
+COMMENT ON COLUMN kappa.slot_status.catalog_xmin_age IS 'The same for rows of the catalogs';
+COMMENT ON COLUMN kappa.slot_status.inactive IS 'How long it has had no consumer; NULL before PostgreSQL 17, which does not record it';
+COMMENT ON COLUMN kappa.slot_status.wal_bytes_per_s IS 'Rate of WAL of the whole server over the last hour; NULL: no history';
+COMMENT ON COLUMN kappa.slot_status.eta_lost IS 'safe_wal_size at that rate';
+COMMENT ON COLUMN kappa.slot_status.severity IS 'ok, info (inactive), warn (extended, or much is kept) or critical (unreserved, lost, or the disk is at stake)';
+COMMENT ON COLUMN kappa.slot_status.reason IS 'Why, with the numbers';
+COMMENT ON COLUMN kappa.slot_status.advice IS 'SQL to copy; dropping a slot means that its consumer begins anew';
+COMMENT ON COLUMN kappa.slot_status.confidence IS 'high: all is read live';
+COMMENT ON COLUMN kappa.slot_status.inputs_age IS 'Age of the rate behind eta_lost; NULL: all is read live';
+GRANT SELECT ON kappa.slot_status TO PUBLIC;
+
+CREATE VIEW kappa.replication_lag AS
+SELECT x.standby, x.pid, x.client, x.state, x.sync_state, x.sent_lag, x.replay_lag, x.replay_time,
+       v.severity,
+       CASE WHEN v.severity = 'unknown' THEN 'This role does not see how far it is.'
+            WHEN x.replay_lag > 0::bigint THEN pg_catalog.format('%s not replayed, %s of them not sent%s.', pg_catalog.pg_size_pretty(x.replay_lag),
+                     COALESCE(pg_catalog.pg_size_pretty(x.sent_lag), 'unknown how many'), COALESCE('; ' || x.replay_time::text || ' behind', ''))
+            ELSE 'Everything is replayed.' END
+       || COALESCE(' ' || x.remark, '') AS reason,
+       CASE WHEN v.severity = 'unknown' THEN pg_catalog.format('GRANT pg_monitor TO %I;', CURRENT_USER)
+            WHEN x.paused THEN 'SELECT pg_catalog.pg_wal_replay_resume();' END AS advice,
+       CASE WHEN v.severity <> 'unknown' THEN 'high' END AS confidence,
+       NULL::interval AS inputs_age
+  FROM (SELECT COALESCE(NULLIF(a.application_name, ''::text), a.pid::text) AS standby,
+               a.pid,
+               COALESCE(a.client_addr::text, 'local') AS client,
+               a.state,
+               a.sync_state,
+               pg_catalog.pg_wal_lsn_diff(e.lsn, a.sent_lsn)::bigint AS sent_lag,
+               pg_catalog.pg_wal_lsn_diff(e.lsn, a.replay_lsn)::bigint AS replay_lag,
+               CASE WHEN a.replay_lsn < e.lsn THEN a.replay_lag END AS replay_time,
+               a.state IS NULL AS blind,
+               false AS paused,
+               CASE WHEN a.state NOT IN ('streaming', 'startup') THEN 'Its state is ' || a.state || '.' END AS remark
+          FROM pg_catalog.pg_stat_replication a
+         CROSS JOIN (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                                 ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
+         UNION ALL
+        SELECT 'this server', NULL, 'local', pg_catalog.pg_get_wal_replay_pause_state(), NULL, NULL,
+               pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())::bigint,
+               -- the time of an idle primary's last commit grows old by itself
+               CASE WHEN pg_catalog.pg_last_wal_receive_lsn() > pg_catalog.pg_last_wal_replay_lsn()
+                    THEN pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp() END,
+               false,
+               pg_catalog.pg_is_wal_replay_paused(),
+               CASE WHEN pg_catalog.pg_is_wal_replay_paused() THEN 'Replay is paused.'
+                    WHEN pg_catalog.pg_last_wal_receive_lsn() IS NULL THEN 'No WAL is streamed here: it comes from the archive.' END
+         WHERE pg_catalog.pg_is_in_recovery()) x
+ CROSS JOIN LATERAL (
+        SELECT CASE WHEN x.blind OR x.replay_lag IS NULL AND x.remark IS NULL THEN 'unknown'
+                    WHEN x.replay_lag >= 5368709120::bigint OR x.replay_time >= '10 minutes'::interval THEN 'critical'
+                    WHEN x.replay_lag >= 1073741824::bigint OR x.replay_time >= '1 minute'::interval OR x.paused THEN 'warn'
+                    WHEN x.remark IS NOT NULL THEN 'info'
+                    ELSE 'ok' END AS severity) v;
+
+COMMENT ON VIEW kappa.replication_lag IS 'Standbys and other consumers of WAL, and on a standby itself: bytes behind, and time only while there are such bytes';
+COMMENT ON COLUMN kappa.replication_lag.standby IS 'application_name of the consumer; this server: a standby looks at itself';
+COMMENT ON COLUMN kappa.replication_lag.pid IS 'Process that sends to it';
+COMMENT ON COLUMN kappa.replication_lag.client IS 'Its address';
+COMMENT ON COLUMN kappa.replication_lag.state IS 'As in pg_stat_replication; for this server whether replay is paused';
+COMMENT ON COLUMN kappa.replication_lag.sync_state IS 'async, potential, sync or quorum';
+COMMENT ON COLUMN kappa.replication_lag.sent_lag IS 'Bytes of WAL that were not sent yet';
+COMMENT ON COLUMN kappa.replication_lag.replay_lag IS 'Bytes of WAL that were not replayed yet';
+COMMENT ON COLUMN kappa.replication_lag.replay_time IS 'How far behind in time; NULL while everything is replayed';
+COMMENT ON COLUMN kappa.replication_lag.severity IS 'warn from 1 GB or 1 minute on, critical from 5 GB or 10 minutes on';
+COMMENT ON COLUMN kappa.replication_lag.reason IS 'Why, with the numbers';
+COMMENT ON COLUMN kappa.replication_lag.advice IS 'SQL to copy';
+COMMENT ON COLUMN kappa.replication_lag.confidence IS 'high, or NULL where nothing is known';
+COMMENT ON COLUMN kappa.replication_lag.inputs_age IS 'NULL: all is read live';
+GRANT SELECT ON kappa.replication_lag TO PUBLIC;
+
+-- The chain follows the first blocker of each, which is who stands in front in the queue.
+CREATE VIEW kappa.lock_waits AS
+WITH RECURSIVE w AS MATERIALIZED (
+	SELECT DISTINCT ON (l.pid) l.pid, l.locktype, l.mode, l.relation, l.database, l.waitstart, pg_catalog.pg_blocking_pids(l.pid) AS blockers
+	  FROM pg_catalog.pg_locks l
+	 WHERE NOT l.granted
+	 ORDER BY l.pid, l.waitstart),
+c AS (
+	SELECT w.pid, w.blockers[1] AS root, ARRAY[w.pid, w.blockers[1]] AS chain
+	  FROM w WHERE pg_catalog.cardinality(w.blockers) > 0
+	 UNION ALL
+	SELECT c.pid, w.blockers[1], c.chain || w.blockers[1]
+	  FROM c JOIN w ON w.pid = c.root
+	 WHERE pg_catalog.cardinality(w.blockers) > 0 AND w.blockers[1] <> ALL (c.chain) AND pg_catalog.cardinality(c.chain) < 32),
+f AS (
+	SELECT DISTINCT ON (c.pid) c.pid, c.root, c.chain FROM c ORDER BY c.pid, pg_catalog.cardinality(c.chain) DESC),
+a AS MATERIALIZED (
+	SELECT s.* FROM pg_catalog.pg_stat_activity s),
+k AS MATERIALIZED (
+	SELECT DISTINCT v.pid, v.name FROM kappa.stat_subscription v WHERE v.pid IS NOT NULL)
+SELECT w.pid AS waiter,
+       w.blockers,
+       f.chain,
+       f.root,
+       b.state AS root_state,
+       w.locktype,
+       w.mode,
+       CASE WHEN o.oid IS NULL THEN NULL
+            WHEN n.nspname IS NOT NULL THEN pg_catalog.format('%I.%I', n.nspname, t.relname)
+            ELSE pg_catalog.format('relation %s of database %s', w.relation, o.datname) END AS relation,
+       y.waited,
+       (SELECT pg_catalog.string_agg(DISTINCT k.name, ', '::text) FROM k WHERE k.pid = w.pid OR k.pid = ANY (f.chain)) AS stream,
+       q.query AS waiter_query,
+       b.query AS root_query,
+       v.severity,
+       pg_catalog.format('Process %s (%s) has waited %s for %s%s; %s holds it up%s.',
+           w.pid, COALESCE(NULLIF(q.application_name, ''::text), q.backend_type, 'unknown'), y.waited, w.mode,
+           CASE WHEN n.nspname IS NOT NULL THEN pg_catalog.format(' on %I.%I', n.nspname, t.relname) ELSE '' END,
+           CASE WHEN f.root IS NULL THEN 'nobody that is there any more'
+                WHEN f.root = 0 THEN 'a prepared transaction'
+                ELSE pg_catalog.format('process %s (%s)', f.root,
+                        COALESCE(CASE WHEN b.backend_type = 'autovacuum worker' THEN b.backend_type END,
+                                 b.state || COALESCE(' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - b.state_change)::text, ''),
+                                 'this role does not see its state')) END,
+           CASE WHEN pg_catalog.cardinality(f.chain) > 2 THEN pg_catalog.format(', at the end of the chain %s', pg_catalog.array_to_string(f.chain, ' -> '::text)) ELSE '' END)
+       AS reason,
+       CASE WHEN v.severity NOT IN ('warn', 'critical') THEN NULL
+            WHEN f.root = 0 THEN (SELECT pg_catalog.string_agg(pg_catalog.format('ROLLBACK PREPARED %L;', x.gid), ' '::text)
+                                    || CASE WHEN pg_catalog.count(*) > 1::bigint THEN ' -- one of these' ELSE '' END
+                                    FROM pg_catalog.pg_prepared_xacts x WHERE x.database = o.datname)
+            WHEN b.state LIKE 'idle%' THEN pg_catalog.format('SELECT pg_catalog.pg_terminate_backend(%s);', f.root)
+            WHEN b.state IS NOT NULL OR b.backend_type = 'autovacuum worker' THEN pg_catalog.format('SELECT pg_catalog.pg_cancel_backend(%s);', f.root) END AS advice,
+       CASE WHEN b.state IS NULL AND f.root <> 0 THEN 'medium' ELSE 'high' END AS confidence,
+       NULL::interval AS inputs_age
+  FROM w
+  LEFT JOIN f ON f.pid = w.pid
+  LEFT JOIN a q ON q.pid = w.pid
+  LEFT JOIN a b ON b.pid = f.root
+  -- who waits for a row's transaction holds the row's own lock
+  LEFT JOIN LATERAL (SELECT COALESCE(w.relation, u.relation) AS relation, COALESCE(w.database, u.database) AS database
+                       FROM (SELECT 1) AS one
+                       LEFT JOIN (SELECT l.relation, l.database FROM pg_catalog.pg_locks l
+                                   WHERE l.pid = w.pid AND l.locktype = 'tuple' AND l.granted LIMIT 1) u ON true) r ON true
+  LEFT JOIN pg_catalog.pg_database o ON o.oid = r.database
+  LEFT JOIN pg_catalog.pg_class t ON t.oid = r.relation AND o.datname = pg_catalog.current_database()
+  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+ CROSS JOIN LATERAL (SELECT pg_catalog.clock_timestamp() - w.waitstart AS waited) y
+ CROSS JOIN LATERAL (SELECT CASE WHEN y.waited IS NULL THEN 'unknown'
+                                 WHEN y.waited >= '1 minute'::interval THEN 'critical'
+                                 WHEN y.waited >= '5 seconds'::interval THEN 'warn'
+                                 ELSE 'ok' END AS severity) v;
+
+COMMENT ON VIEW kappa.lock_waits IS 'Who waits for a lock, how long, and who stands at the head of the queue; one row a waiting process of any database';
+COMMENT ON COLUMN kappa.lock_waits.waiter IS 'Process that waits';
+COMMENT ON COLUMN kappa.lock_waits.blockers IS 'Processes that it waits for: holders, and those before it in the queue; 0 is a prepared transaction';
+COMMENT ON COLUMN kappa.lock_waits.chain IS 'From the waiter by the first blocker of each to the one that waits for nobody';
+COMMENT ON COLUMN kappa.lock_waits.root IS 'The last of the chain';
+COMMENT ON COLUMN kappa.lock_waits.root_state IS 'What that one does, as in pg_stat_activity; NULL: this role does not see it';
+COMMENT ON COLUMN kappa.lock_waits.locktype IS 'What is locked: relation, transactionid (a row that another transaction has changed), tuple, ...';
+COMMENT ON COLUMN kappa.lock_waits.mode IS 'Lock mode that it waits for';
+COMMENT ON COLUMN kappa.lock_waits.relation IS 'Relation, qualified and quoted; of a row the table';
+COMMENT ON COLUMN kappa.lock_waits.waited IS 'How long; NULL for an instant at the beginning';
+COMMENT ON COLUMN kappa.lock_waits.stream IS 'Subscription whose worker is in the chain; NULL: none';
+COMMENT ON COLUMN kappa.lock_waits.waiter_query IS 'Statement that waits';
+COMMENT ON COLUMN kappa.lock_waits.root_query IS 'Last statement of the root';
+COMMENT ON COLUMN kappa.lock_waits.severity IS 'warn from 5 s on, critical from 60 s on';
+COMMENT ON COLUMN kappa.lock_waits.reason IS 'Why, with the numbers';
+COMMENT ON COLUMN kappa.lock_waits.advice IS 'SQL to copy: ends the statement, or the session where it is idle in its transaction';
+COMMENT ON COLUMN kappa.lock_waits.confidence IS 'medium where the root''s state is not visible';
+COMMENT ON COLUMN kappa.lock_waits.inputs_age IS 'NULL: all is read live';
+GRANT SELECT ON kappa.lock_waits TO PUBLIC;
 -- == end operations ==
 
 ----------------------------------------------------------------------------

@@ -27,6 +27,8 @@ void		_PG_init(void);
 int			kappa_worker_memory = 128 * 1024;
 int			kappa_max_future = 60 * 1000;
 int			kappa_batch_log = 0;
+int			kappa_history_interval = 60;
+int			kappa_unused_after = 7 * 24 * 60;
 int			kappa_max_workers = 32;
 int			kappa_max_partitions = 4096;
 char	   *kappa_secrets_file = NULL;
@@ -56,6 +58,18 @@ define_settings(void)
 							&kappa_batch_log,
 							0, 0, INT_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("kappa.history_interval",
+							"Time between two samples of the tables' counters in each database.",
+							"Rates and forecasts come from them.  0: none are taken.",
+							&kappa_history_interval,
+							60, 0, 24 * 60 * 60,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("kappa.unused_after",
+							"Time without a scan after which an index is called unused.",
+							NULL,
+							&kappa_unused_after,
+							7 * 24 * 60, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomStringVariable("kappa.secrets_file",
 							   "File that holds named secrets for Kafka servers.",
 							   "Mode 0600, owned by the server's user; named by the option \"secret\".",
