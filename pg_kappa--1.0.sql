@@ -281,6 +281,7 @@ CREATE TABLE kappa.late_row (
 	created_at          timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 CREATE INDEX late_row_view ON kappa.late_row (view, window_start);
+CREATE INDEX late_row_created ON kappa.late_row (view, created_at);
 
 COMMENT ON TABLE kappa.late_row IS 'Rows that came too late for a window, one line a row and window; read them through kappa.late_rows';
 COMMENT ON COLUMN kappa.late_row.view IS 'kappa.window_view.id';
@@ -3404,17 +3405,16 @@ WITH i AS MATERIALIZED (
 	  LEFT JOIN (SELECT c.conindid, pg_catalog.min(c.conname::text) FILTER (WHERE c.contype IN ('p', 'u', 'x')) AS constraint_name,
 	                    pg_catalog.bool_or(c.contype = 'f') AS referenced
 	               FROM pg_catalog.pg_constraint c WHERE c.conindid <> 0::oid GROUP BY c.conindid) k ON k.conindid = x.indexrelid
-	  LEFT JOIN (SELECT DISTINCT c.conrelid, c.conkey[1] AS first FROM pg_catalog.pg_constraint c WHERE c.contype = 'f') f
+	  LEFT JOIN (SELECT DISTINCT c.conrelid, u.u AS first FROM pg_catalog.pg_constraint c CROSS JOIN LATERAL pg_catalog.unnest(c.conkey) AS u(u)
+	              WHERE c.contype = 'f') f
 	         ON f.conrelid = x.indrelid AND f.first = x.indkey[0] AND NOT x.indisunique
 	  LEFT JOIN kappa.upsert_keys u ON u.indexrelid = x.indexrelid
 	 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
 	                    WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = x.indrelid AND e.deptype = 'e')
 	   AND NOT EXISTS (SELECT FROM kappa.window_view w WHERE w.state::oid = x.indrelid)),
 j AS MATERIALIZED (
-	SELECT i.*,
-	       i.shape || CASE WHEN i.computed THEN pg_catalog.substr(d.definition, pg_catalog.strpos(d.definition, ' USING '::text)) ELSE '' END AS same
-	  FROM i
-	  LEFT JOIN LATERAL (SELECT kappa.index_definition(i.indexrelid) AS definition WHERE i.computed) d ON true),
+	SELECT i.*, i.shape || CASE WHEN i.computed THEN pg_catalog.substring(kappa.index_definition(i.indexrelid), ' USING .*$'::text) ELSE '' END AS same
+	  FROM i),
 -- of equal ones the first stays: those that enforce or serve something, then the oldest
 d AS (
 	SELECT g.indexrelid, g.keeper
@@ -3428,19 +3428,25 @@ d AS (
 	                                  (NOT 'referenced by a foreign key' = ANY (j.roles)),
 	                                  (NOT j.indisunique), (NOT 'cluster' = ANY (j.roles)), j.indexrelid)) g
 	 WHERE g.n > 1),
+-- in the order of the column numbers' text, all that begin as one does come right behind it
 p AS (
-	SELECT DISTINCT ON (a.indexrelid) a.indexrelid, pg_catalog.format('%I.%I', b.nspname, b.index_name) AS longer
-	  FROM j a
-	  JOIN j b ON b.indrelid = a.indrelid AND b.indexrelid <> a.indexrelid AND b.indisvalid AND b.relam = a.relam
-	          AND b.indnkeyatts > a.indnkeyatts AND NOT b.computed
-	          AND pg_catalog.starts_with(b.keys, a.keys || ' '::text)
-	          AND pg_catalog.starts_with(b.classes, a.classes || ' '::text)
-	          AND pg_catalog.starts_with(b.collations, a.collations || ' '::text)
-	          AND pg_catalog.starts_with(b.options, a.options || ' '::text)
-	 WHERE a.relam = (SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'btree')
-	   AND NOT a.computed AND NOT a.indisunique AND a.indisvalid
+	SELECT a.indexrelid, pg_catalog.format('%I.%I', a.nspname, a.next_name) AS longer
+	  FROM (SELECT j.*,
+	               pg_catalog.first_value(j.index_name) OVER w AS next_name,
+	               pg_catalog.first_value(j.keys) OVER w AS next_keys,
+	               pg_catalog.first_value(j.classes) OVER w AS next_classes,
+	               pg_catalog.first_value(j.collations) OVER w AS next_collations,
+	               pg_catalog.first_value(j.options) OVER w AS next_options,
+	               pg_catalog.first_value(j.indnkeyatts) OVER w AS next_nkeyatts
+	          FROM j
+	         WHERE j.indisvalid AND NOT j.computed AND j.relam = (SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'btree')
+	        WINDOW w AS (PARTITION BY j.indrelid ORDER BY j.keys || ' '::text COLLATE "C" GROUPS BETWEEN 1 FOLLOWING AND 1 FOLLOWING)) a
+	 WHERE NOT a.indisunique AND a.next_nkeyatts > a.indnkeyatts
 	   AND a.indnkeyatts = pg_catalog.array_length(pg_catalog.string_to_array(a.keys, ' '::text), 1)
-	 ORDER BY a.indexrelid, b.indexrelid)
+	   AND pg_catalog.starts_with(a.next_keys, a.keys || ' '::text)
+	   AND pg_catalog.starts_with(a.next_classes, a.classes || ' '::text)
+	   AND pg_catalog.starts_with(a.next_collations, a.collations || ' '::text)
+	   AND pg_catalog.starts_with(a.next_options, a.options || ' '::text))
 SELECT pg_catalog.format('%I.%I', r.nspname, r.table_name) AS table_name,
        pg_catalog.format('%I.%I', r.nspname, r.index_name) AS index_name,
        r.roles,
@@ -3496,10 +3502,13 @@ SELECT pg_catalog.format('%I.%I', r.nspname, r.table_name) AS table_name,
                     WHEN d.keeper IS NOT NULL AND j.roles && ARRAY['primary key', 'exclusion', 'constraint', 'replica identity',
                                 'referenced by a foreign key', 'partition'] THEN 'duplicate constraint'
                     WHEN d.keeper IS NOT NULL THEN 'duplicate'
-                    WHEN j.scans = 0 AND pg_catalog.cardinality(j.roles) = 0 THEN
-                         CASE WHEN pg_catalog.clock_timestamp() - GREATEST(s.since, a.first_seen) < s.unused_after THEN 'young'
-                              WHEN a.first_seen IS NULL THEN 'age unknown' ELSE 'unused' END
-                    WHEN p.longer IS NOT NULL AND pg_catalog.cardinality(j.roles) = 0 THEN 'prefix'
+                    WHEN pg_catalog.cardinality(j.roles) > 0 THEN NULL
+                    WHEN j.scans = 0 AND a.first_seen IS NOT NULL
+                         AND pg_catalog.clock_timestamp() - GREATEST(s.since, a.first_seen) >= s.unused_after THEN 'unused'
+                    WHEN p.longer IS NOT NULL THEN 'prefix'
+                    WHEN j.scans = 0 AND pg_catalog.clock_timestamp() - s.since < s.unused_after THEN 'young'
+                    WHEN j.scans = 0 AND a.first_seen IS NULL THEN 'age unknown'
+                    WHEN j.scans = 0 THEN 'young'
                END AS finding
           FROM j
          CROSS JOIN (SELECT kappa.statistics_since() AS since,
@@ -3716,7 +3725,7 @@ c AS (
 f AS (
 	SELECT DISTINCT ON (c.pid) c.pid, c.root, c.chain FROM c ORDER BY c.pid, pg_catalog.cardinality(c.chain) DESC),
 a AS MATERIALIZED (
-	SELECT s.* FROM pg_catalog.pg_stat_activity s),
+	SELECT s.pid, s.application_name, s.backend_type, s.state, s.state_change, s.query FROM pg_catalog.pg_stat_activity s),
 k AS MATERIALIZED (
 	SELECT DISTINCT v.pid, v.name FROM kappa.stat_subscription v WHERE v.pid IS NOT NULL)
 SELECT w.pid AS waiter,
@@ -3790,10 +3799,626 @@ COMMENT ON COLUMN kappa.lock_waits.advice IS 'SQL to copy: ends the statement, o
 COMMENT ON COLUMN kappa.lock_waits.confidence IS 'medium where the root''s state is not visible';
 COMMENT ON COLUMN kappa.lock_waits.inputs_age IS 'NULL: all is read live';
 GRANT SELECT ON kappa.lock_waits TO PUBLIC;
+
+-- A trap is a setting that this server shows to be harmful, or that needs one more fault to be:
+-- proof says which fact makes it one.
+CREATE VIEW kappa.config_traps AS
+WITH s AS MATERIALIZED (
+	SELECT g.name, g.setting, pg_catalog.current_setting(g.name) AS shown
+	  FROM pg_catalog.pg_settings g
+	 WHERE g.name IN ('autovacuum', 'track_counts', 'autovacuum_max_workers', 'autovacuum_naptime', 'autovacuum_vacuum_cost_limit',
+	                  'vacuum_cost_limit', 'autovacuum_vacuum_cost_delay', 'vacuum_cost_delay', 'vacuum_cost_page_miss', 'max_wal_size', 'fsync',
+	                  'full_page_writes', 'wal_keep_size', 'max_slot_wal_keep_size', 'idle_in_transaction_session_timeout',
+	                  'synchronous_commit', 'autovacuum_freeze_max_age', 'vacuum_freeze_min_age', 'autovacuum_vacuum_threshold',
+	                  'autovacuum_vacuum_scale_factor', 'zero_damaged_pages', 'ignore_checksum_failure', 'archive_mode')),
+v AS MATERIALIZED (
+	SELECT pg_catalog.max(s.setting) FILTER (WHERE s.name = 'autovacuum') AS autovacuum,
+	       pg_catalog.max(s.setting) FILTER (WHERE s.name = 'track_counts') AS track_counts,
+	       pg_catalog.max(s.setting::integer) FILTER (WHERE s.name = 'autovacuum_max_workers') AS workers,
+	       pg_catalog.max(s.setting::integer) FILTER (WHERE s.name = 'autovacuum_naptime') AS naptime,
+	       COALESCE(NULLIF(pg_catalog.max(s.setting::integer) FILTER (WHERE s.name = 'autovacuum_vacuum_cost_limit'), -1),
+	                pg_catalog.max(s.setting::integer) FILTER (WHERE s.name = 'vacuum_cost_limit')) AS cost_limit,
+	       COALESCE(NULLIF(pg_catalog.max(s.setting::float8) FILTER (WHERE s.name = 'autovacuum_vacuum_cost_delay'), -1::float8),
+	                pg_catalog.max(s.setting::float8) FILTER (WHERE s.name = 'vacuum_cost_delay')) AS cost_delay,
+	       pg_catalog.max(s.setting::integer) FILTER (WHERE s.name = 'vacuum_cost_page_miss') AS page_miss,
+	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'max_wal_size') AS max_wal_size,
+	       pg_catalog.max(s.setting) FILTER (WHERE s.name = 'fsync') AS fsync,
+	       pg_catalog.max(s.setting) FILTER (WHERE s.name = 'full_page_writes') AS full_page_writes,
+	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'wal_keep_size') AS wal_keep_size,
+	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'max_slot_wal_keep_size') AS slot_keep,
+	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'idle_in_transaction_session_timeout') AS idle_timeout,
+	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'autovacuum_freeze_max_age') AS freeze_max_age,
+	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'vacuum_freeze_min_age') AS freeze_min_age,
+	       pg_catalog.max(s.setting::float8) FILTER (WHERE s.name = 'autovacuum_vacuum_threshold') AS vacuum_threshold,
+	       pg_catalog.max(s.setting::float8) FILTER (WHERE s.name = 'autovacuum_vacuum_scale_factor') AS vacuum_scale
+	  FROM s),
+-- reloptions of tables and of their TOAST tables; autovacuum_enabled takes any spelling of a boolean
+o AS MATERIALIZED (
+	SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, m.relname) AS name, CASE WHEN c.relkind = 't' THEN 'toast.' ELSE '' END AS prefix,
+	       c.reltuples, pg_catalog.age(c.relfrozenxid) AS age,
+	       (SELECT NOT u.option_value::boolean FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_enabled') AS disabled,
+	       (SELECT u.option_value::bigint FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_freeze_max_age') AS freeze_max_age,
+	       (SELECT u.option_value::bigint FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_freeze_min_age') AS freeze_min_age
+	  FROM pg_catalog.pg_class c
+	  LEFT JOIN pg_catalog.pg_class t ON c.relkind = 't' AND t.reltoastrelid = c.oid
+	  JOIN pg_catalog.pg_class m ON m.oid = COALESCE(t.oid, c.oid)
+	  JOIN pg_catalog.pg_namespace n ON n.oid = m.relnamespace
+	 WHERE c.reloptions IS NOT NULL AND c.relkind IN ('r', 'm', 't') AND m.relpersistence <> 't'),
+x (trap, setting, scope, value, severity, proof, advice, confidence, inputs_age) AS (
+	SELECT 'autovacuum is off', 'autovacuum', 'server', v.autovacuum, 'critical',
+	       'Dead rows and old transaction ids pile up; only vacuums against wraparound run.',
+	       'ALTER SYSTEM SET autovacuum = on; SELECT pg_catalog.pg_reload_conf();', 'high', NULL::interval
+	  FROM v WHERE v.autovacuum = 'off'
+	UNION ALL
+	SELECT 'tables are not counted', 'track_counts', 'server', v.track_counts, 'critical',
+	       'Autovacuum does not see what changes, and neither does anybody else.',
+	       'ALTER SYSTEM SET track_counts = on; SELECT pg_catalog.pg_reload_conf();', 'high', NULL
+	  FROM v WHERE v.track_counts = 'off'
+	UNION ALL
+	SELECT 'autovacuum is off for a table', 'autovacuum_enabled', 'table ' || o.name, 'off',
+	       CASE WHEN d.dead > v.vacuum_threshold + v.vacuum_scale * GREATEST(o.reltuples, 0::real) THEN 'warn' ELSE 'info' END,
+	       pg_catalog.format('%s dead rows of %s; autovacuum would begin at %s.', d.dead,
+	                         CASE WHEN o.reltuples < 0::real THEN 'an unknown number' ELSE o.reltuples::bigint::text END,
+	                         (v.vacuum_threshold + v.vacuum_scale * GREATEST(o.reltuples, 0::real))::bigint + 1),
+	       pg_catalog.format('ALTER TABLE %s RESET (%sautovacuum_enabled); VACUUM (ANALYZE) %s;', o.name, o.prefix, o.name),
+	       'high', pg_catalog.clock_timestamp() - kappa.statistics_since()
+	  FROM o CROSS JOIN v CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_dead_tuples(o.oid) AS dead) d
+	 WHERE o.disabled
+	UNION ALL
+	-- VACUUM freezes nothing younger than the minimum, so the age cannot fall below the maximum
+	SELECT 'freezing never ends', 'autovacuum_freeze_max_age', 'table ' || o.name, o.freeze_max_age::text,
+	       CASE WHEN o.age > o.freeze_max_age THEN 'warn' ELSE 'info' END,
+	       pg_catalog.format('Autovacuum is forced at an age of %s, but freezes only what is older than %s: %s vacuums so far, age %s.',
+	                         o.freeze_max_age, f.min_age, pg_catalog.pg_stat_get_autovacuum_count(o.oid), o.age),
+	       pg_catalog.format('ALTER TABLE %s SET (%sautovacuum_freeze_min_age = 0, %sautovacuum_freeze_table_age = 0);', o.name, o.prefix, o.prefix),
+	       'high', NULL
+	  FROM o CROSS JOIN v
+	 CROSS JOIN LATERAL (SELECT LEAST(COALESCE(o.freeze_min_age, v.freeze_min_age), v.freeze_max_age / 2) AS min_age) f
+	 WHERE o.freeze_max_age <= f.min_age
+	UNION ALL
+	-- the limit is dealt out among the workers that run: more of them are not faster
+	SELECT 'workers of autovacuum share one cost limit', 'autovacuum_max_workers', 'server', v.workers::text,
+	       CASE WHEN n.running >= v.workers THEN 'warn' ELSE 'info' END,
+	       pg_catalog.format('%s workers, %s of them at work, share a cost limit of %s: together they read at most %s/s from disk.', v.workers, n.running, v.cost_limit,
+	                         pg_catalog.pg_size_pretty((v.cost_limit / NULLIF(v.page_miss, 0)::float8 * (1000 / v.cost_delay) * b.size)::bigint)),
+	       pg_catalog.format('ALTER SYSTEM SET autovacuum_vacuum_cost_limit = %s; SELECT pg_catalog.pg_reload_conf();', LEAST(v.cost_limit * v.workers, 10000)), 'high', NULL
+	  FROM v CROSS JOIN (SELECT pg_catalog.current_setting('block_size')::integer AS size) b
+	 CROSS JOIN (SELECT pg_catalog.count(*) AS running FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'autovacuum worker') n
+	 WHERE v.cost_delay > 0::float8 AND v.page_miss > 0 AND v.cost_limit <= 200 AND (v.workers > 3 OR n.running >= v.workers)
+	UNION ALL
+	SELECT 'autovacuum looks too rarely', 'autovacuum_naptime', 'table ' || t.name, v.naptime || ' s',
+	       CASE WHEN t.dead_per_s * v.naptime >= 3 * (v.vacuum_threshold + v.vacuum_scale * t.tuples) THEN 'warn' ELSE 'info' END,
+	       pg_catalog.format('%s rows die per second, so %s between two looks, where a vacuum is due after %s.', pg_catalog.round(t.dead_per_s::numeric, 1),
+	                         (t.dead_per_s * v.naptime)::bigint, (v.vacuum_threshold + v.vacuum_scale * t.tuples)::bigint + 1),
+	       pg_catalog.format('ALTER SYSTEM SET autovacuum_naptime = %L; SELECT pg_catalog.pg_reload_conf();',
+	                         GREATEST(1, ((v.vacuum_threshold + v.vacuum_scale * t.tuples) / t.dead_per_s)::integer) || 's'), 'medium', t.inputs_age
+	  FROM v CROSS JOIN (
+			SELECT r.rel::text AS name, r.dead_per_s, r.inputs_age, GREATEST(c.reltuples, 0::real)::float8 AS tuples
+			  FROM kappa.table_rates r JOIN pg_catalog.pg_class c ON c.oid = r.rel::oid
+			 WHERE r.dead_per_s > 0::float8
+			 ORDER BY r.dead_per_s DESC LIMIT 1) t
+	 WHERE t.dead_per_s * v.naptime > v.vacuum_threshold + v.vacuum_scale * t.tuples AND v.naptime > 1
+	UNION ALL
+	SELECT 'checkpoints come by volume', 'max_wal_size', 'server', v.max_wal_size || ' MB', 'warn',
+	       pg_catalog.format('%s of %s checkpoints were requested, by WAL volume or by hand, since %s: each makes the next change of every page a full-page image.',
+	                         k.requested, k.requested + k.timed, pg_catalog.date_trunc('second', k.stats_reset)),
+	       pg_catalog.format('ALTER SYSTEM SET max_wal_size = %L; SELECT pg_catalog.pg_reload_conf();', v.max_wal_size * 2 || 'MB'),
+	       'medium', pg_catalog.clock_timestamp() - k.stats_reset
+	  FROM v CROSS JOIN kappa.checkpoints() k
+	 WHERE k.requested >= 10::bigint AND k.requested > k.timed
+	UNION ALL
+	SELECT s.name || ' is off', s.name, 'server', s.setting, 'critical',
+	       CASE s.name WHEN 'fsync' THEN 'A crash of the machine destroys the cluster.'
+	            ELSE 'A crash of the machine may leave torn pages, unless the file system writes pages of 8 kB as a whole.' END,
+	       pg_catalog.format('ALTER SYSTEM SET %I = on; SELECT pg_catalog.pg_reload_conf();', s.name),
+	       CASE s.name WHEN 'fsync' THEN 'high' ELSE 'medium' END, NULL
+	  FROM s WHERE s.name IN ('fsync', 'full_page_writes') AND s.setting = 'off'
+	UNION ALL
+	SELECT s.name || ' is on', s.name, 'server', s.setting, 'critical', 'Damage is passed over in silence, and written down as if it were right.',
+	       pg_catalog.format('ALTER SYSTEM RESET %I; SELECT pg_catalog.pg_reload_conf();', s.name), 'high', NULL
+	  FROM s WHERE s.name IN ('zero_damaged_pages', 'ignore_checksum_failure') AND s.setting = 'on'
+	UNION ALL
+	SELECT 'a slot may fill the disk', 'max_slot_wal_keep_size', 'server', '-1', CASE WHEN n.idle > 0::bigint THEN 'warn' ELSE 'info' END,
+	       pg_catalog.format('%s replication slots, %s of them without a consumer, and no limit to what they keep.', n.slots, n.idle),
+	       pg_catalog.format('ALTER SYSTEM SET max_slot_wal_keep_size = %L; SELECT pg_catalog.pg_reload_conf();', GREATEST(v.max_wal_size * 10, 10240) || 'MB'), 'high', NULL
+	  FROM v CROSS JOIN (SELECT pg_catalog.count(*) AS slots, pg_catalog.count(*) FILTER (WHERE NOT l.active) AS idle
+	                       FROM pg_catalog.pg_replication_slots l WHERE l.wal_status IS DISTINCT FROM 'lost') n
+	 WHERE v.slot_keep = -1::bigint AND n.slots > 0::bigint
+	UNION ALL
+	SELECT 'a standby may lose its place', 'wal_keep_size', 'server', v.wal_keep_size || ' MB', 'warn',
+	       pg_catalog.format('%s consumers of WAL have no slot, and none is kept for them: after a break longer than a checkpoint they begin anew.', n.consumers),
+	       pg_catalog.format('ALTER SYSTEM SET wal_keep_size = %L; SELECT pg_catalog.pg_reload_conf(); -- or give them slots', v.max_wal_size || 'MB'), 'medium', NULL
+	  FROM v CROSS JOIN (SELECT pg_catalog.count(*) AS consumers FROM pg_catalog.pg_stat_replication a
+	                      WHERE a.state = 'streaming' AND NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots l WHERE l.active_pid = a.pid)) n
+	 WHERE v.wal_keep_size = 0::bigint AND n.consumers > 0::bigint
+	   AND NOT EXISTS (SELECT FROM s WHERE s.name = 'archive_mode' AND s.setting <> 'off')
+	UNION ALL
+	SELECT 'sessions may idle in a transaction for ever', 'idle_in_transaction_session_timeout', 'server', '0',
+	       CASE WHEN i.longest >= '1 hour'::interval THEN 'warn' ELSE 'info' END,
+	       CASE WHEN i.pid IS NULL THEN 'None does now; one would keep its locks, and VACUUM from removing rows.'
+	            ELSE pg_catalog.format('Process %s has been idle in its transaction for %s.', i.pid, pg_catalog.date_trunc('second', i.longest)) END,
+	       'ALTER SYSTEM SET idle_in_transaction_session_timeout = ''10min''; SELECT pg_catalog.pg_reload_conf();', 'high', NULL
+	  FROM v LEFT JOIN (SELECT a.pid, pg_catalog.clock_timestamp() - a.state_change AS longest
+	                      FROM pg_catalog.pg_stat_activity a WHERE a.state LIKE 'idle in transaction%'
+	                     ORDER BY a.state_change LIMIT 1) i ON true
+	 WHERE v.idle_timeout = 0::bigint
+	UNION ALL
+	SELECT 'statistics were reset lately', 'pg_stat_reset()', 'database ' || pg_catalog.quote_ident(d.datname::text), r.at::text, 'info',
+	       pg_catalog.format('%s ago; autovacuum has forgotten what it knew, and counters are young.', pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - r.at)),
+	       'ANALYZE; -- gives autovacuum row counts again', 'high', pg_catalog.clock_timestamp() - r.at
+	  FROM pg_catalog.pg_database d CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_db_stat_reset_time(d.oid) AS at) r
+	 WHERE d.datname = pg_catalog.current_database() AND r.at > pg_catalog.clock_timestamp() - '7 days'::interval
+	UNION ALL
+	-- workers connect as the bootstrap superuser; kappa.run has the settings of who calls it
+	SELECT 'commits are not waited for', 'synchronous_commit', w.scope, w.value, 'info',
+	       pg_catalog.format('A crash may lose the last commits of %s subscriptions: rows and positions together, so that they are read again while the broker has them.', n.subscriptions),
+	       w.advice, 'high', NULL
+	  FROM (SELECT pg_catalog.count(*) AS subscriptions FROM kappa.subscription) n
+	 CROSS JOIN LATERAL (
+			SELECT 'server' AS scope, s.setting AS value, 'ALTER SYSTEM RESET synchronous_commit; SELECT pg_catalog.pg_reload_conf();' AS advice
+			  FROM s WHERE s.name = 'synchronous_commit' AND s.setting = 'off'
+			UNION ALL
+			SELECT CASE WHEN l.setrole = 0::oid THEN 'database ' || pg_catalog.quote_ident(d.datname::text) ELSE 'role ' || l.setrole::regrole::text END, 'off',
+			       CASE WHEN l.setrole = 0::oid THEN pg_catalog.format('ALTER DATABASE %I RESET synchronous_commit;', d.datname)
+			            ELSE pg_catalog.format('ALTER ROLE %s%s RESET synchronous_commit;', l.setrole::regrole, ' IN DATABASE ' || pg_catalog.quote_ident(d.datname::text)) END
+			  FROM pg_catalog.pg_db_role_setting l LEFT JOIN pg_catalog.pg_database d ON d.oid = l.setdatabase
+			 WHERE 'synchronous_commit=off' = ANY (l.setconfig)
+			   AND (l.setdatabase = 0::oid OR d.datname = pg_catalog.current_database())
+			   AND (l.setrole IN (0::oid, 10::oid) OR l.setrole IN (SELECT y.owner::oid FROM kappa.subscription y))) w
+	 WHERE n.subscriptions > 0::bigint
+	UNION ALL
+	SELECT 'WAL is not archived', 'archive_command', 'server', NULL, 'critical',
+	       pg_catalog.format('%s failures, the last %s ago with %s; WAL is kept until it succeeds, and the disk fills.', a.failed_count,
+	                         pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.last_failed_time), a.last_failed_wal),
+	       NULL, 'high', pg_catalog.clock_timestamp() - a.stats_reset
+	  FROM pg_catalog.pg_stat_archiver a
+	 WHERE a.last_failed_time > COALESCE(a.last_archived_time, '-infinity'::timestamptz)
+	UNION ALL
+	SELECT 'sorts and hashes spill to disk', 'work_mem', 'database ' || pg_catalog.quote_ident(d.datname::text), pg_catalog.current_setting('work_mem'),
+	       'info', pg_catalog.format('%s in %s temporary files in %s.', pg_catalog.pg_size_pretty(f.bytes), f.files,
+	                                 pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - kappa.statistics_since())),
+	       'ALTER SYSTEM SET log_temp_files = ''10MB''; SELECT pg_catalog.pg_reload_conf(); -- tells whose they are',
+	       'medium', pg_catalog.clock_timestamp() - kappa.statistics_since()
+	  FROM pg_catalog.pg_database d
+	 CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_db_temp_bytes(d.oid) AS bytes, pg_catalog.pg_stat_get_db_temp_files(d.oid) AS files) f
+	 WHERE d.datname = pg_catalog.current_database() AND f.bytes >= 1073741824::bigint
+	   AND f.bytes::float8 / GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - kappa.statistics_since()), 1)::float8 > 12427::float8)
+SELECT x.trap,
+       x.setting,
+       x.scope,
+       x.value,
+       x.proof,
+       x.severity,
+       pg_catalog.upper(pg_catalog.left(x.trap, 1)) || pg_catalog.substr(x.trap, 2) || ': ' || x.proof AS reason,
+       x.advice,
+       x.confidence,
+       pg_catalog.date_trunc('second', x.inputs_age) AS inputs_age
+  FROM x;
+
+COMMENT ON VIEW kappa.config_traps IS 'Settings that do harm here, each with the fact that proves it; empty but for infos where all is well';
+COMMENT ON COLUMN kappa.config_traps.trap IS 'What is wrong';
+COMMENT ON COLUMN kappa.config_traps.setting IS 'Setting or storage parameter';
+COMMENT ON COLUMN kappa.config_traps.scope IS 'server, or the database, role or table that it is set for';
+COMMENT ON COLUMN kappa.config_traps.value IS 'What it is set to';
+COMMENT ON COLUMN kappa.config_traps.proof IS 'The fact that makes it a trap';
+COMMENT ON COLUMN kappa.config_traps.severity IS 'info (harmful after one more fault), warn or critical';
+COMMENT ON COLUMN kappa.config_traps.reason IS 'trap and proof in a sentence';
+COMMENT ON COLUMN kappa.config_traps.advice IS 'SQL to copy';
+COMMENT ON COLUMN kappa.config_traps.confidence IS 'high or medium';
+COMMENT ON COLUMN kappa.config_traps.inputs_age IS 'How long the counters behind the proof have counted; NULL: it is read live';
+GRANT SELECT ON kappa.config_traps TO PUBLIC;
+
+-- Roles whose password a later major version refuses; only for pg_monitor.
+CREATE VIEW kappa.md5_roles WITH (security_barrier) AS
+SELECT a.rolname::text AS role
+  FROM pg_catalog.pg_authid a
+ WHERE a.rolpassword LIKE 'md5%' AND pg_catalog.pg_has_role('pg_monitor'::name, 'MEMBER'::text);
+COMMENT ON VIEW kappa.md5_roles IS 'Roles with an MD5 password, as kappa.upgrade_check() tells members of pg_monitor; empty for others';
+COMMENT ON COLUMN kappa.md5_roles.role IS 'Role';
+GRANT SELECT ON kappa.md5_roles TO PUBLIC;
+
+-- Checks and their versions as pg_upgrade's check.c has them, and what it does not look at but
+-- makes the restore or the first day fail.  Of other databases only what the shared catalogs hold.
+CREATE FUNCTION kappa.upgrade_check(target integer,
+	OUT check_name text, OUT object text, OUT blocking boolean, OUT severity text, OUT reason text, OUT advice text,
+	OUT confidence text, OUT inputs_age interval)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	source CONSTANT integer := current_setting('server_version_num')::integer / 10000;
+	q text;
+BEGIN
+	IF target IS NULL OR target < source THEN
+		RAISE invalid_parameter_value USING MESSAGE = format('cannot check an upgrade from PostgreSQL %s to %s', source, coalesce(target::text, 'NULL')),
+			HINT = format('Name a later major version: SELECT * FROM kappa.upgrade_check(%s);', source + 1);
+	END IF;
+	IF target = source THEN
+		RETURN QUERY SELECT 'version', current_setting('server_version'), false, 'ok', 'A minor version needs new binaries and a restart, no pg_upgrade.',
+			NULL, 'high', NULL::interval;
+		RETURN;
+	END IF;
+	IF target > 18 THEN
+		RETURN QUERY SELECT 'version', target::text, false, 'unknown', format('What PostgreSQL %s refuses is not known here; these are the checks for 18.', target),
+			NULL, NULL, NULL::interval;
+	END IF;
+
+	-- the cluster
+	RETURN QUERY
+	SELECT 'prepared transactions', p.gid, true, 'critical', format('Prepared in database %s by %s; pg_upgrade refuses to run.', p.database, p.owner),
+	       format('ROLLBACK PREPARED %L; -- or COMMIT PREPARED, in database %I', p.gid, p.database), 'high', NULL::interval
+	  FROM pg_prepared_xacts p;
+	RETURN QUERY
+	SELECT 'invalid databases', d.datname::text, true, 'critical', 'DROP DATABASE was interrupted: nobody can connect to it.',
+	       format('DROP DATABASE %I;', d.datname), 'high', NULL::interval
+	  FROM pg_database d WHERE d.datconnlimit = -2;
+	RETURN QUERY
+	SELECT 'databases without connections', d.datname::text, true, 'critical', 'It does not allow connections, so it cannot be dumped; pg_upgrade refuses to run.',
+	       format('ALTER DATABASE %I ALLOW_CONNECTIONS true;', d.datname), 'high', NULL::interval
+	  FROM pg_database d WHERE NOT d.datallowconn AND d.datname <> 'template0' AND d.datconnlimit <> -2;
+	RETURN QUERY
+	SELECT 'template0', 'template0', true, 'critical', 'It allows connections; pg_upgrade refuses to run.', 'ALTER DATABASE template0 ALLOW_CONNECTIONS false;', 'high', NULL::interval
+	  FROM pg_database d WHERE d.datallowconn AND d.datname = 'template0';
+	IF target >= 18 AND current_setting('data_checksums') = 'off' THEN
+		RETURN QUERY SELECT 'data checksums', 'cluster', true, 'warn', 'They are off here, and initdb of 18 turns them on; pg_upgrade wants both clusters equal.',
+			'-- initdb --no-data-checksums for the new cluster; or, this one stopped: pg_checksums --enable', 'high', NULL::interval;
+	END IF;
+	IF target >= 18 THEN
+		RETURN QUERY
+		SELECT 'md5 passwords', m.role, false, 'warn', 'Its password is stored as MD5, which 18 still takes with a warning and a later version will not.',
+		       format('\password %s', quote_ident(m.role)), 'high', NULL::interval
+		  FROM kappa.md5_roles m;
+		IF NOT pg_has_role('pg_monitor', 'MEMBER') THEN
+			RETURN QUERY SELECT 'md5 passwords', 'cluster', false, 'unknown', 'This role does not see how passwords are stored.',
+				format('GRANT pg_monitor TO %I;', current_user), NULL, NULL::interval;
+		END IF;
+	END IF;
+	RETURN QUERY
+	SELECT 'logical slots', l.slot_name::text, source >= 17 AND (l.wal_status = 'lost' OR l.active), 'warn',
+	       CASE WHEN source < 17 THEN 'Slots are migrated from 17 on: this one will be gone, with what its consumer has not read.'
+	            ELSE 'It is migrated where it is valid and has sent everything; the new cluster needs wal_level = logical and max_replication_slots.' END,
+	       CASE WHEN source < 17 OR l.wal_status = 'lost' THEN format('SELECT pg_drop_replication_slot(%L); -- once its consumer has read everything', l.slot_name) END,
+	       'high', NULL::interval
+	  FROM pg_replication_slots l WHERE l.slot_type = 'logical' AND NOT l.temporary;
+	RETURN QUERY
+	SELECT 'subscriptions', format('%s in database %s', s.subname, d.datname), false, 'warn',
+	       CASE WHEN source < 17 THEN 'It arrives without the state of its tables and disabled.' ELSE 'It is migrated where all its tables are in state i or r.' END,
+	       CASE WHEN source < 17 THEN format('ALTER SUBSCRIPTION %I REFRESH PUBLICATION WITH (copy_data = false); -- after the upgrade and ENABLE', s.subname) END, 'medium', NULL::interval
+	  FROM pg_stat_subscription s JOIN pg_database d ON true
+	 WHERE d.datname = current_database() AND s.relid IS NULL;
+	RETURN QUERY
+	SELECT 'collation versions', d.datname::text, false, 'warn',
+	       format('Made with collation version %s, the operating system has %s: indexes on text may be out of order.', d.datcollversion, pg_database_collation_actual_version(d.oid)),
+	       format('REINDEX DATABASE CONCURRENTLY %I; ALTER DATABASE %I REFRESH COLLATION VERSION;', d.datname, d.datname), 'high', NULL::interval
+	  FROM pg_database d
+	 WHERE d.datallowconn AND d.datcollversion IS DISTINCT FROM pg_database_collation_actual_version(d.oid) AND d.datcollversion IS NOT NULL;
+	RETURN QUERY
+	SELECT 'locale and encoding', d.datname::text, false, 'info', 'initdb of the new cluster needs the same ones.',
+	       format('-- initdb --encoding=%s --lc-collate=%s --lc-ctype=%s', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype), 'high', NULL::interval
+	  FROM pg_database d WHERE d.datname = 'template0';
+
+	-- settings that the target does not know: those of roles and databases stop the restore
+	q := 'db_user_namespace 17,old_snapshot_threshold 17,trace_recovery_messages 17,vacuum_defer_cleanup_age 16,promote_trigger_file 16,lc_collate 16,lc_ctype 16';
+	RETURN QUERY
+	SELECT 'removed settings', format('%s of %s', g.name, coalesce(nullif(concat_ws(' in ', CASE WHEN r.setrole <> 0 THEN 'role ' || r.setrole::regrole END,
+	           CASE WHEN r.setdatabase <> 0 THEN 'database ' || quote_ident(d.datname) END), ''), 'all roles')), true, 'critical',
+	       format('PostgreSQL %s does not know it: restoring the roles fails.', g.since),
+	       CASE WHEN r.setrole <> 0 THEN format('ALTER ROLE %s%s RESET %I;', r.setrole::regrole, ' IN DATABASE ' || quote_ident(d.datname), g.name)
+	            ELSE format('ALTER DATABASE %I RESET %I;', d.datname, g.name) END, 'high', NULL::interval
+	  FROM (SELECT split_part(u, ' ', 1) AS name, split_part(u, ' ', 2)::integer AS since FROM unnest(string_to_array(q, ',')) AS u) g
+	  JOIN pg_db_role_setting r ON EXISTS (SELECT FROM unnest(r.setconfig) AS c WHERE c LIKE replace(g.name, '_', '\_') || '=%')
+	  LEFT JOIN pg_database d ON d.oid = r.setdatabase
+	 WHERE target >= g.since
+	UNION ALL
+	SELECT 'removed settings', s.name, false, 'warn', format('PostgreSQL %s does not start with it in its configuration file.', g.since),
+	       format('ALTER SYSTEM RESET %I; -- and take it out of postgresql.conf', s.name), 'high', NULL::interval
+	  FROM (SELECT split_part(u, ' ', 1) AS name, split_part(u, ' ', 2)::integer AS since FROM unnest(string_to_array(q, ',')) AS u) g
+	  JOIN pg_settings s ON s.name = g.name
+	 WHERE target >= g.since AND s.source = 'configuration file';
+
+	-- columns whose type does not survive, also inside arrays, domains, composites and ranges
+	RETURN QUERY
+	WITH RECURSIVE bad AS (
+		SELECT t.oid, t.typname::text AS type,
+		       CASE WHEN t.typname = 'aclitem' THEN 'aclitem columns' WHEN t.typtype = 'c' THEN 'system-defined composite types' ELSE 'reg* columns' END AS what
+		  FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+		 WHERE n.nspname IN ('pg_catalog', 'information_schema')
+		   AND (n.nspname = 'pg_catalog' AND t.typname IN ('regcollation', 'regconfig', 'regdictionary', 'regnamespace', 'regoper', 'regoperator', 'regproc', 'regprocedure')
+		        OR n.nspname = 'pg_catalog' AND t.typname = 'aclitem' AND source <= 15
+		        OR t.typtype = 'c' AND t.oid < 16384)),
+	used AS (
+		SELECT b.oid, b.type, b.what FROM bad b
+		UNION
+		SELECT x.oid, u.type, u.what
+		  FROM used u
+		 CROSS JOIN LATERAL (
+				SELECT t.oid FROM pg_type t WHERE t.typbasetype = u.oid AND t.typtype = 'd'
+				UNION ALL SELECT t.oid FROM pg_type t WHERE t.typelem = u.oid AND t.typtype = 'b' AND t.typcategory = 'A'
+				UNION ALL SELECT t.oid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid JOIN pg_attribute a ON a.attrelid = c.oid
+				           WHERE t.typtype = 'c' AND t.oid >= 16384 AND a.atttypid = u.oid AND NOT a.attisdropped
+				UNION ALL SELECT r.rngtypid FROM pg_range r WHERE r.rngsubtype = u.oid) x)
+	SELECT u.what, format('%I.%I.%I', n.nspname, c.relname, a.attname), true, 'critical',
+	       format('Its type %s %s; pg_upgrade refuses to run.', format_type(a.atttypid, a.atttypmod),
+	              CASE u.what WHEN 'aclitem columns' THEN 'changes its format in 16'
+	                   WHEN 'reg* columns' THEN format('holds OIDs (%s), which the new cluster deals anew', u.type)
+	                   ELSE format('is a system''s own row type (%s), whose OID the new cluster deals anew', u.type) END),
+	       CASE c.relkind WHEN 'i' THEN format('DROP INDEX %I.%I;', n.nspname, c.relname)
+	            ELSE format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE text;', n.nspname, c.relname, a.attname) END, 'high', NULL::interval
+	  FROM used u
+	  JOIN pg_attribute a ON a.atttypid = u.oid AND a.attnum > 0 AND NOT a.attisdropped
+	  JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'm', 'i') AND c.relpersistence <> 't'
+	  JOIN pg_namespace n ON n.oid = c.relnamespace
+	 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.oid >= 16384;
+	IF target >= 18 THEN
+		RETURN QUERY
+		SELECT 'NOT NULL inheritance', format('%I.%I.%I', n.nspname, c.relname, a.attname), true, 'critical',
+		       format('It may be NULL, but not in its parent %s; 18 keeps NOT NULL as a constraint that is inherited.', i.inhparent::regclass),
+		       format('ALTER TABLE %I.%I ALTER COLUMN %I SET NOT NULL;', n.nspname, c.relname, a.attname), 'high', NULL::interval
+		  FROM pg_inherits i
+		  JOIN pg_class c ON c.oid = i.inhrelid AND c.relkind IN ('r', 'p', 'f')
+		  JOIN pg_namespace n ON n.oid = c.relnamespace
+		  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.attnotnull
+		  JOIN pg_attribute p ON p.attrelid = i.inhparent AND p.attname = a.attname AND p.attnotnull AND NOT p.attisdropped
+		 WHERE source < 18;
+	END IF;
+
+	-- views on what the target's system views no longer have: pg_upgrade fails while it restores
+	RETURN QUERY
+	SELECT 'removed system columns', format('%I.%I', n.nspname, v.relname), true, 'critical',
+	       format('It uses %s.%s, which PostgreSQL %s does not have; pg_upgrade fails at it, and --check does not tell.', g.rel, g.col, g.since),
+	       format('DROP VIEW %I.%I; -- and make it anew afterwards', n.nspname, v.relname), 'high', NULL::interval
+	  FROM (VALUES ('pg_stat_bgwriter', 'checkpoints_timed', 17), ('pg_stat_bgwriter', 'checkpoints_req', 17), ('pg_stat_bgwriter', 'checkpoint_write_time', 17),
+	               ('pg_stat_bgwriter', 'checkpoint_sync_time', 17), ('pg_stat_bgwriter', 'buffers_checkpoint', 17), ('pg_stat_bgwriter', 'buffers_backend', 17),
+	               ('pg_stat_bgwriter', 'buffers_backend_fsync', 17), ('pg_stat_progress_vacuum', 'max_dead_tuples', 17), ('pg_stat_progress_vacuum', 'num_dead_tuples', 17),
+	               ('pg_database', 'daticulocale', 17), ('pg_collation', 'colliculocale', 17),
+	               ('pg_stat_wal', 'wal_write', 18), ('pg_stat_wal', 'wal_sync', 18), ('pg_stat_wal', 'wal_write_time', 18), ('pg_stat_wal', 'wal_sync_time', 18),
+	               ('pg_stat_io', 'op_bytes', 18)) AS g(rel, col, since)
+	  JOIN pg_class s ON s.relname = g.rel AND s.relnamespace = 'pg_catalog'::regnamespace
+	  JOIN pg_attribute a ON a.attrelid = s.oid AND a.attname = g.col
+	  JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid AND d.refobjsubid = a.attnum AND d.classid = 'pg_rewrite'::regclass
+	  JOIN pg_rewrite w ON w.oid = d.objid
+	  JOIN pg_class v ON v.oid = w.ev_class AND v.oid >= 16384
+	  JOIN pg_namespace n ON n.oid = v.relnamespace
+	 WHERE target >= g.since;
+
+	-- extensions: their libraries must be there, in a build for the target
+	RETURN QUERY
+	SELECT 'extensions', e.extname::text, e.extname IN ('adminpack', 'old_snapshot') AND target >= 17,
+	       CASE WHEN e.extname IN ('adminpack', 'old_snapshot') AND target >= 17 THEN 'critical'
+	            WHEN v.default_version IS NULL OR v.default_version <> e.extversion THEN 'warn' ELSE 'info' END,
+	       CASE WHEN e.extname IN ('adminpack', 'old_snapshot') AND target >= 17 THEN 'It was removed in PostgreSQL 17; pg_upgrade misses its library.'
+	            WHEN v.default_version IS NULL THEN format('Version %s is installed, but its files are not on this server: nobody can tell whether it exists for %s.', e.extversion, target)
+	            WHEN v.default_version <> e.extversion THEN format('Version %s is installed, this server has %s; update first, and install it for %s.', e.extversion, v.default_version, target)
+	            ELSE format('Version %s; install it for PostgreSQL %s before pg_upgrade.', e.extversion, target) END,
+	       CASE WHEN e.extname IN ('adminpack', 'old_snapshot') AND target >= 17 THEN format('DROP EXTENSION %I;', e.extname)
+	            WHEN v.default_version <> e.extversion THEN format('ALTER EXTENSION %I UPDATE;', e.extname) END, 'high', NULL::interval
+	  FROM pg_extension e LEFT JOIN pg_available_extensions v ON v.name = e.extname
+	 WHERE e.extname <> 'plpgsql';
+
+	-- what comes after it
+	RETURN QUERY
+	SELECT 'streams of pg_kappa', s.name, false, 'info', 'The new cluster has another identity: the subscription stands still until it is adopted.',
+	       format('SELECT kappa.enable(%L); -- after the upgrade', s.name), 'high', NULL::interval
+	  FROM kappa.subscriptions s WHERE s.enabled;
+	RETURN QUERY
+	SELECT 'planner statistics', 'cluster', false, 'info',
+	       CASE WHEN target >= 18 THEN 'They are carried over, extended statistics are not.' ELSE 'They are not carried over: until ANALYZE every plan is a guess.' END,
+	       '-- vacuumdb --all --analyze-in-stages' || CASE WHEN target >= 18 THEN ' --missing-stats-only' ELSE '' END, 'high', NULL::interval;
+	RETURN QUERY
+	SELECT 'other databases', string_agg(quote_ident(d.datname), ', ' ORDER BY d.datname), false, 'unknown',
+	       'Their tables, views and extensions are seen from inside only.', format('\c %s', quote_ident(min(d.datname))), NULL, NULL::interval
+	  FROM pg_database d WHERE d.datallowconn AND d.datname NOT IN (current_database(), 'template1')
+	HAVING count(*) > 0;
+END
+$$;
+COMMENT ON FUNCTION kappa.upgrade_check(integer) IS 'What stands in the way of pg_upgrade to that major version, and what it will not tell: one row an obstacle, blocking where it refuses or fails';
 -- == end operations ==
 
 ----------------------------------------------------------------------------
 -- Health and history
 ----------------------------------------------------------------------------
 -- == section health ==
+-- What is wrong with the streams: one row a finding, for members of the owner and pg_monitor
+-- (kappa.subscriptions lets through nobody else).
+CREATE VIEW kappa.stream_findings AS
+WITH s AS MATERIALIZED (
+	SELECT v.name, v.status, v.reason, v.since, v.next_step, v.lag, v.event_time, v.watermark_delay, b.id, w.failures, w.last_commit_time,
+	       pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - v.since) AS age
+	  FROM kappa.subscriptions v
+	  JOIN kappa.subscription b ON b.name = v.name
+	  LEFT JOIN (SELECT k.name, pg_catalog.max(k.failures) AS failures, pg_catalog.max(k.last_commit_time) AS last_commit_time
+	               FROM kappa.stat_subscription k GROUP BY k.name) w ON w.name = v.name),
+p AS MATERIALIZED (
+	SELECT q.* FROM kappa.stat_partition q),
+h AS MATERIALIZED (
+	SELECT g.last FROM kappa.history_state() g WHERE g.usable),
+-- of the last hour of samples
+r AS MATERIALIZED (
+	SELECT y.subscription, y.last_consumed - y.first_consumed AS consumed, y.span
+	  FROM (SELECT x.subscription, pg_catalog.max(x.consumed) AS last_consumed, pg_catalog.min(x.consumed) AS first_consumed,
+	               pg_catalog.max(x.until) - pg_catalog.min(x.until) AS span
+	          FROM h JOIN kappa.stream_history x ON x.until >= h.last - '1 hour'::interval
+	         GROUP BY x.subscription) y),
+-- and the quarter of an hour, from the end backwards
+g AS MATERIALIZED (
+	SELECT x.subscription, pg_catalog.count(*) AS samples, pg_catalog.min(x.lag) AS least,
+	       (pg_catalog.array_agg(x.lag ORDER BY x.until))[1] AS first_lag,
+	       (pg_catalog.array_agg(x.lag ORDER BY x.until DESC))[1] AS last_lag,
+	       pg_catalog.max(x.consumed) - pg_catalog.min(x.consumed) AS consumed,
+	       pg_catalog.max(x.until) - pg_catalog.min(x.until) AS span
+	  FROM h JOIN kappa.stream_history x ON x.until >= h.last - '15 minutes'::interval
+	 GROUP BY x.subscription)
+SELECT 'status'::text AS finding,
+       s.name AS object,
+       v.severity,
+       pg_catalog.format('%s for %s%s%s.', pg_catalog.upper(pg_catalog.left(s.status, 1)) || pg_catalog.substr(s.status, 2), s.age,
+                         CASE WHEN s.reason IS NOT NULL THEN ': ' || pg_catalog.rtrim(s.reason, '.'::text) ELSE '' END,
+                         CASE WHEN s.lag > 0::bigint THEN pg_catalog.format('; at least %s offsets are not read', s.lag) ELSE '' END) AS reason,
+       CASE WHEN s.status = 'disabled' THEN pg_catalog.format('SELECT kappa.enable(%L);', s.name) ELSE s.next_step END AS advice,
+       'high'::text AS confidence,
+       NULL::interval AS inputs_age
+  FROM s
+ CROSS JOIN LATERAL (
+        SELECT CASE s.status
+                    WHEN 'stopped' THEN 'critical'
+                    WHEN 'backoff' THEN CASE WHEN s.last_commit_time < pg_catalog.clock_timestamp() - '10 minutes'::interval THEN 'critical'
+                                             WHEN s.failures >= 3 OR s.age > '30 seconds'::interval THEN 'warn' ELSE 'info' END
+                    WHEN 'waiting_for_worker' THEN CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'ok'
+                                                        WHEN s.age > '5 minutes'::interval THEN 'critical'
+                                                        WHEN s.age > '10 seconds'::interval THEN 'warn' ELSE 'info' END
+                    WHEN 'disabled' THEN CASE WHEN s.lag > 0::bigint THEN 'warn' ELSE 'info' END
+                    WHEN 'idle' THEN CASE WHEN s.reason LIKE 'open transaction%' AND s.age > '5 minutes'::interval THEN 'warn' ELSE 'ok' END
+                    WHEN 'running' THEN CASE WHEN s.lag > 0::bigint AND s.age > '5 minutes'::interval
+                                              AND COALESCE(s.last_commit_time, s.since) < pg_catalog.clock_timestamp() - '5 minutes'::interval
+                                             THEN 'critical' ELSE 'ok' END
+                    ELSE 'ok' END AS severity) v
+ WHERE v.severity <> 'ok'
+UNION ALL
+SELECT 'lag grows', s.name, 'warn',
+       pg_catalog.format('The lag grew from %s to %s offsets in %s, while %s were read.', g.first_lag, g.last_lag, pg_catalog.date_trunc('second', g.span), g.consumed),
+       pg_catalog.format('SELECT * FROM kappa.stat_progress WHERE name = %L; SELECT * FROM kappa.stat_subscription WHERE name = %L;', s.name, s.name),
+       'high', pg_catalog.clock_timestamp() - h.last
+  FROM s JOIN g ON g.subscription = s.id CROSS JOIN h
+ WHERE s.status IN ('running', 'backoff', 'idle') AND g.samples >= 3::bigint AND g.span >= '2 minutes'::interval AND g.least > 0::bigint
+   AND g.last_lag::numeric > g.first_lag * 1.2 AND g.last_lag - g.first_lag >= 1000::bigint
+UNION ALL
+SELECT 'dead letters', s.name, CASE WHEN d.n * 10::bigint > b.consumed THEN 'critical' ELSE 'warn' END,
+       pg_catalog.format('%s dead letters wait for a decision, of %s messages read.', CASE WHEN d.n > 100000::bigint THEN 'More than 100000' ELSE d.n::text END, b.consumed),
+       pg_catalog.format('SELECT * FROM kappa.redrive(%L); -- once their cause is mended', s.name), 'high', NULL
+  FROM s
+ CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS n FROM (
+        SELECT FROM kappa.dead_letter e WHERE e.subscription = s.id AND e.redriven_at IS NULL LIMIT 100001) x) d
+ CROSS JOIN LATERAL (SELECT COALESCE(pg_catalog.sum(p.next_offset - p.start_offset), 0) AS consumed FROM p WHERE p.name = s.name) b
+ WHERE d.n > 0::bigint
+UNION ALL
+SELECT 'balance', s.name, 'critical',
+       pg_catalog.format('Partition %s: %s offsets were passed, but %s are accounted for.', b.part, b.consumed, b.stored + b.dead_lettered + b.filtered + b.skipped + b.holes),
+       pg_catalog.format('SELECT * FROM kappa.balance WHERE name = %L;', s.name), 'high', NULL
+  FROM s JOIN kappa.balance b ON b.name = s.name WHERE NOT b.balanced
+UNION ALL
+SELECT 'watermark stuck', s.name, 'warn',
+       pg_catalog.format('The watermark %s: partition %s holds it%s.',
+                         CASE WHEN w.behind IS NULL THEN 'has not begun, while the newest event time is ' || w.newest
+                              ELSE pg_catalog.format('stands at %s, %s behind the newest event time', w.final, pg_catalog.date_trunc('second', w.behind)) END, k.part,
+                         CASE WHEN k.stop_since IS NOT NULL THEN ' (it is stopped)' WHEN k.last_message_time IS NULL THEN ' (it never had a message)'
+                              ELSE pg_catalog.format(' (last message %s)', k.last_message_time) END),
+       CASE WHEN k.stop_since IS NOT NULL THEN s.next_step
+            ELSE pg_catalog.format('SELECT part, event_watermark, idle, last_message_time FROM kappa.stat_partition WHERE name = %L ORDER BY verdict_watermark NULLS FIRST;', s.name) END,
+       'high', NULL
+  FROM s
+ CROSS JOIN LATERAL (
+        SELECT x.final, x.newest, CASE WHEN pg_catalog.isfinite(x.final) THEN x.newest - x.final END AS behind     -- never of infinite ones
+          FROM (SELECT kappa.final_watermark(s.id) AS final,
+                       (SELECT pg_catalog.max(p.event_watermark) FROM p WHERE p.name = s.name) AS newest OFFSET 0) x) w
+ CROSS JOIN LATERAL (SELECT p.part, p.lag, p.stop_since, p.last_message_time FROM p WHERE p.name = s.name ORDER BY p.verdict_watermark NULLS FIRST, p.part LIMIT 1) k
+ WHERE s.event_time IS NOT NULL AND s.status IN ('running', 'idle', 'stopped', 'backoff')
+   AND (w.behind > GREATEST('10 minutes'::interval, s.watermark_delay * 10)
+        OR w.behind IS NULL AND w.newest IS NOT NULL AND s.age > '10 minutes'::interval)
+   AND (k.lag = 0::bigint OR k.stop_since IS NOT NULL)
+UNION ALL
+SELECT 'late rows', v.view::text, CASE WHEN l.n >= r.consumed * 0.1 THEN 'critical' WHEN l.n >= r.consumed * 0.01 THEN 'warn' ELSE 'info' END,
+       pg_catalog.format('%s%s rows came too late for their window in the last hour%s.', CASE WHEN l.n > 20000::bigint THEN 'More than ' ELSE '' END, LEAST(l.n, 20000),
+                         COALESCE(CASE WHEN r.consumed > 0::numeric THEN pg_catalog.format(', %s %% of the messages', pg_catalog.round(100 * l.n / r.consumed, 1)) END, '')),
+       pg_catalog.format('SELECT part, count(*), max(watermark - event_time) FROM kappa.late_rows WHERE view_name = %L AND created_at > now() - interval ''1 hour'' GROUP BY part;', v.view::text),
+       CASE WHEN r.consumed IS NULL THEN 'low' ELSE 'high' END, pg_catalog.clock_timestamp() - (SELECT h.last FROM h)
+  FROM s JOIN kappa.window_view v ON v.subscription = s.id
+ CROSS JOIN LATERAL (SELECT pg_catalog.count(DISTINCT (x.part, x.kafka_offset)) AS n FROM (
+        SELECT y.part, y.kafka_offset FROM kappa.late_row y
+         WHERE y.view = v.id AND y.created_at > pg_catalog.now() - '1 hour'::interval LIMIT 20001) x) l
+  LEFT JOIN r ON r.subscription = s.id
+ WHERE l.n > 0::bigint
+UNION ALL
+SELECT 'window view stopped', v.view::text, 'critical', pg_catalog.format('It has stood still since %s: %s', v.stop_since, v.stop_reason),
+       pg_catalog.format('SELECT kappa.rebuild(%L);', v.view::text), 'high', NULL
+  FROM s JOIN kappa.window_view v ON v.subscription = s.id WHERE v.stop_reason IS NOT NULL
+UNION ALL
+SELECT 'window state grows', s.name, 'warn',
+       pg_catalog.format('The state of its window views grew from %s to %s in %s; retention bounds it, and a key that is not one (an id for each row) unbounds it.',
+                         pg_catalog.pg_size_pretty(x.first_bytes), pg_catalog.pg_size_pretty(x.last_bytes), pg_catalog.date_trunc('second', x.span)),
+       pg_catalog.format('SELECT w.name, w.retention, t.state_bytes, t.open_windows, t.final_windows FROM kappa.window_views w JOIN kappa.stat_window_view t USING (name) WHERE w.subscription = %L;', s.name),
+       'medium', pg_catalog.clock_timestamp() - (SELECT h.last FROM h)
+  FROM s
+  JOIN (SELECT y.subscription,
+               (pg_catalog.array_agg(y.state_bytes ORDER BY y.until))[1] AS first_bytes,
+               (pg_catalog.array_agg(y.state_bytes ORDER BY y.until DESC))[1] AS last_bytes,
+               pg_catalog.max(y.until) - pg_catalog.min(y.until) AS span
+          FROM kappa.stream_history y GROUP BY y.subscription) x ON x.subscription = s.id
+ WHERE x.last_bytes - x.first_bytes >= 104857600::bigint AND x.last_bytes::numeric >= x.first_bytes * 1.5
+UNION ALL
+SELECT 'unverified', s.name, 'info', pg_catalog.format('Partition %s: the last message taken could not be read again, so nobody knows whether the topic is the same.', p.part),
+       NULL, 'high', NULL
+  FROM s JOIN p ON p.name = s.name WHERE p.verdict = 'unverified';
+
+COMMENT ON VIEW kappa.stream_findings IS 'What is wrong with subscriptions and window views: one row a finding';
+COMMENT ON COLUMN kappa.stream_findings.finding IS 'status, lag grows, dead letters, balance, watermark stuck, late rows, window view stopped, window state grows, unverified';
+COMMENT ON COLUMN kappa.stream_findings.object IS 'Subscription or window view';
+COMMENT ON COLUMN kappa.stream_findings.severity IS 'info, warn or critical';
+COMMENT ON COLUMN kappa.stream_findings.reason IS 'Why, with the numbers; of a status as kappa.subscriptions has it';
+COMMENT ON COLUMN kappa.stream_findings.advice IS 'SQL to copy';
+COMMENT ON COLUMN kappa.stream_findings.confidence IS 'high, medium or low';
+COMMENT ON COLUMN kappa.stream_findings.inputs_age IS 'Age of the last sample of the history; NULL: all is read live';
+GRANT SELECT ON kappa.stream_findings TO PUBLIC;
+
+-- Each area by itself: one that fails, or would have to wait for a lock, is one row and does not
+-- take the page with it.  A query gives severity, object, reason, advice, confidence, inputs_age.
+CREATE FUNCTION kappa.health_findings(OUT severity text, OUT area text, OUT object text, OUT reason text, OUT advice text,
+	OUT confidence text, OUT inputs_age interval)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE ROWS 10
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
+DECLARE
+	hint text;
+	query text;
+BEGIN
+	IF NOT pg_has_role('pg_monitor', 'MEMBER') THEN
+		RETURN QUERY SELECT 'unknown', 'rights', current_user::text,
+			'This role does not see the sessions, standbys and streams of others: what follows is not all.',
+			format('GRANT pg_monitor TO %I;', current_user), NULL, NULL::interval;
+	END IF;
+	FOR area, query IN VALUES
+		('streams', 'SELECT severity, object, reason, advice, confidence, inputs_age FROM kappa.stream_findings'),
+		('settings', 'SELECT severity, setting || '' ('' || scope || '')'', reason, advice, confidence, inputs_age FROM kappa.config_traps'),
+		('locks', 'SELECT severity, coalesce(relation, locktype), reason, advice, confidence, inputs_age FROM kappa.lock_waits'),
+		('slots', 'SELECT severity, slot_name, reason, advice, confidence, inputs_age FROM kappa.slot_status'),
+		('replication', 'SELECT severity, standby, reason, advice, confidence, inputs_age FROM kappa.replication_lag'),
+		('indexes', 'SELECT severity, coalesce(index_name, table_name), reason, advice, confidence, inputs_age FROM kappa.index_advice')
+	LOOP
+		BEGIN
+			RETURN QUERY EXECUTE format('SELECT x.severity, %L::text, x.object, x.reason, x.advice, x.confidence, date_trunc(''second'', x.inputs_age)
+				FROM (%s) AS x(severity, object, reason, advice, confidence, inputs_age)
+				WHERE x.severity IN (''warn'', ''critical'')', area, query);
+		EXCEPTION WHEN OTHERS THEN
+			GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+			severity := 'unknown';
+			object := NULL;
+			reason := format('It could not be looked at: %s.', sqlerrm);
+			advice := CASE WHEN hint <> '' THEN '-- ' || hint END;
+			confidence := NULL;
+			inputs_age := NULL;
+			RETURN NEXT;
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION kappa.health_findings() IS 'The rows of kappa.health, in no order';
+
+CREATE VIEW kappa.health AS
+SELECT f.severity,
+       f.area,
+       f.object,
+       f.reason,
+       f.advice,
+       f.confidence,
+       f.inputs_age
+  FROM kappa.health_findings() f
+ ORDER BY CASE f.severity WHEN 'critical' THEN 0 WHEN 'warn' THEN 1 WHEN 'unknown' THEN 2 ELSE 3 END, f.area, f.object, f.reason;
+
+COMMENT ON VIEW kappa.health IS 'The page to open first: one row a finding, worst first; empty where nothing is wrong';
+COMMENT ON COLUMN kappa.health.severity IS 'critical, warn, or unknown (could not be looked at); infos stay in the views themselves';
+COMMENT ON COLUMN kappa.health.area IS 'streams, settings, locks, slots, replication, indexes, ...; rights: this role does not see all';
+COMMENT ON COLUMN kappa.health.object IS 'What it is about';
+COMMENT ON COLUMN kappa.health.reason IS 'Why, with the numbers';
+COMMENT ON COLUMN kappa.health.advice IS 'SQL to copy; NULL: read the page of the runbook';
+COMMENT ON COLUMN kappa.health.confidence IS 'high, medium or low';
+COMMENT ON COLUMN kappa.health.inputs_age IS 'Age of the counters or samples behind it; NULL: all is read live';
+GRANT SELECT ON kappa.health TO PUBLIC;
 -- == end health ==
