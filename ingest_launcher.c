@@ -360,6 +360,7 @@ serve_all(Launcher *launcher)
 	}
 	if (now >= launcher->next_update_poll && request_known_databases(false))
 		launcher->next_update_poll = TimestampTzPlusMilliseconds(now, UPDATE_POLL_MS);
+	next = Min(next, launcher->next_poll);
 	if (launcher->next_update_poll > now)
 		next = Min(next, launcher->next_update_poll);
 	take_requests(launcher);
@@ -392,6 +393,7 @@ pg_kappa_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			launcher.next_poll = 0; /* kappa.history_interval may be shorter now */
 		}
 		wait = serve_all(&launcher);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

@@ -3711,7 +3711,7 @@ GRANT SELECT ON kappa.replication_lag TO PUBLIC;
 -- The chain follows the first blocker of each, which is who stands in front in the queue.
 CREATE VIEW kappa.lock_waits AS
 WITH RECURSIVE w AS MATERIALIZED (
-	SELECT DISTINCT ON (l.pid) l.pid, l.locktype, l.mode, l.relation, l.database, l.waitstart, pg_catalog.pg_blocking_pids(l.pid) AS blockers
+	SELECT DISTINCT ON (l.pid) l.pid, l.locktype, l.mode, l.relation, l.transactionid, l.database, l.waitstart, pg_catalog.pg_blocking_pids(l.pid) AS blockers
 	  FROM pg_catalog.pg_locks l
 	 WHERE NOT l.granted
 	 ORDER BY l.pid, l.waitstart),
@@ -3725,7 +3725,7 @@ c AS (
 f AS (
 	SELECT DISTINCT ON (c.pid) c.pid, c.root, c.chain FROM c ORDER BY c.pid, pg_catalog.cardinality(c.chain) DESC),
 a AS MATERIALIZED (
-	SELECT s.pid, s.application_name, s.backend_type, s.state, s.state_change, s.query FROM pg_catalog.pg_stat_activity s),
+	SELECT s.pid, s.datname, s.application_name, s.backend_type, s.state, s.state_change, s.query FROM pg_catalog.pg_stat_activity s),
 k AS MATERIALIZED (
 	SELECT DISTINCT v.pid, v.name FROM kappa.stat_subscription v WHERE v.pid IS NOT NULL)
 SELECT w.pid AS waiter,
@@ -3757,7 +3757,8 @@ SELECT w.pid AS waiter,
        CASE WHEN v.severity NOT IN ('warn', 'critical') THEN NULL
             WHEN f.root = 0 THEN (SELECT pg_catalog.string_agg(pg_catalog.format('ROLLBACK PREPARED %L;', x.gid), ' '::text)
                                     || CASE WHEN pg_catalog.count(*) > 1::bigint THEN ' -- one of these' ELSE '' END
-                                    FROM pg_catalog.pg_prepared_xacts x WHERE x.database = o.datname)
+                                    FROM pg_catalog.pg_prepared_xacts x
+                                   WHERE x.database = q.datname AND x.transaction = COALESCE(w.transactionid, x.transaction))
             WHEN b.state LIKE 'idle%' THEN pg_catalog.format('SELECT pg_catalog.pg_terminate_backend(%s);', f.root)
             WHEN b.state IS NOT NULL OR b.backend_type = 'autovacuum worker' THEN pg_catalog.format('SELECT pg_catalog.pg_cancel_backend(%s);', f.root) END AS advice,
        CASE WHEN b.state IS NULL AND f.root <> 0 THEN 'medium' ELSE 'high' END AS confidence,
@@ -3804,7 +3805,8 @@ GRANT SELECT ON kappa.lock_waits TO PUBLIC;
 -- proof says which fact makes it one.
 CREATE VIEW kappa.config_traps AS
 WITH s AS MATERIALIZED (
-	SELECT g.name, g.setting, pg_catalog.current_setting(g.name) AS shown
+	-- not what this session has SET
+	SELECT g.name, g.reset_val AS setting, g.source NOT IN ('database', 'user', 'database user', 'client', 'session') AS of_server
 	  FROM pg_catalog.pg_settings g
 	 WHERE g.name IN ('autovacuum', 'track_counts', 'autovacuum_max_workers', 'autovacuum_naptime', 'autovacuum_vacuum_cost_limit',
 	                  'vacuum_cost_limit', 'autovacuum_vacuum_cost_delay', 'vacuum_cost_delay', 'vacuum_cost_page_miss', 'max_wal_size', 'fsync',
@@ -3826,7 +3828,7 @@ v AS MATERIALIZED (
 	       pg_catalog.max(s.setting) FILTER (WHERE s.name = 'full_page_writes') AS full_page_writes,
 	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'wal_keep_size') AS wal_keep_size,
 	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'max_slot_wal_keep_size') AS slot_keep,
-	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'idle_in_transaction_session_timeout') AS idle_timeout,
+	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'idle_in_transaction_session_timeout' AND s.of_server) AS idle_timeout,
 	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'autovacuum_freeze_max_age') AS freeze_max_age,
 	       pg_catalog.max(s.setting::bigint) FILTER (WHERE s.name = 'vacuum_freeze_min_age') AS freeze_min_age,
 	       pg_catalog.max(s.setting::float8) FILTER (WHERE s.name = 'autovacuum_vacuum_threshold') AS vacuum_threshold,
@@ -3956,7 +3958,7 @@ x (trap, setting, scope, value, severity, proof, advice, confidence, inputs_age)
 	  FROM (SELECT pg_catalog.count(*) AS subscriptions FROM kappa.subscription) n
 	 CROSS JOIN LATERAL (
 			SELECT 'server' AS scope, s.setting AS value, 'ALTER SYSTEM RESET synchronous_commit; SELECT pg_catalog.pg_reload_conf();' AS advice
-			  FROM s WHERE s.name = 'synchronous_commit' AND s.setting = 'off'
+			  FROM s WHERE s.name = 'synchronous_commit' AND s.setting = 'off' AND s.of_server
 			UNION ALL
 			SELECT CASE WHEN l.setrole = 0::oid THEN 'database ' || pg_catalog.quote_ident(d.datname::text) ELSE 'role ' || l.setrole::regrole::text END, 'off',
 			       CASE WHEN l.setrole = 0::oid THEN pg_catalog.format('ALTER DATABASE %I RESET synchronous_commit;', d.datname)
@@ -4026,7 +4028,6 @@ RETURNS SETOF record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
 	source CONSTANT integer := current_setting('server_version_num')::integer / 10000;
-	q text;
 BEGIN
 	IF target IS NULL OR target < source THEN
 		RAISE invalid_parameter_value USING MESSAGE = format('cannot check an upgrade from PostgreSQL %s to %s', source, coalesce(target::text, 'NULL')),
@@ -4096,22 +4097,12 @@ BEGIN
 	       format('-- initdb --encoding=%s --lc-collate=%s --lc-ctype=%s', pg_encoding_to_char(d.encoding), d.datcollate, d.datctype), 'high', NULL::interval
 	  FROM pg_database d WHERE d.datname = 'template0';
 
-	-- settings that the target does not know: those of roles and databases stop the restore
-	q := 'db_user_namespace 17,old_snapshot_threshold 17,trace_recovery_messages 17,vacuum_defer_cleanup_age 16,promote_trigger_file 16,lc_collate 16,lc_ctype 16';
+	-- settings that the target does not know; none of them can be set for a role or database
 	RETURN QUERY
-	SELECT 'removed settings', format('%s of %s', g.name, coalesce(nullif(concat_ws(' in ', CASE WHEN r.setrole <> 0 THEN 'role ' || r.setrole::regrole END,
-	           CASE WHEN r.setdatabase <> 0 THEN 'database ' || quote_ident(d.datname) END), ''), 'all roles')), true, 'critical',
-	       format('PostgreSQL %s does not know it: restoring the roles fails.', g.since),
-	       CASE WHEN r.setrole <> 0 THEN format('ALTER ROLE %s%s RESET %I;', r.setrole::regrole, ' IN DATABASE ' || quote_ident(d.datname), g.name)
-	            ELSE format('ALTER DATABASE %I RESET %I;', d.datname, g.name) END, 'high', NULL::interval
-	  FROM (SELECT split_part(u, ' ', 1) AS name, split_part(u, ' ', 2)::integer AS since FROM unnest(string_to_array(q, ',')) AS u) g
-	  JOIN pg_db_role_setting r ON EXISTS (SELECT FROM unnest(r.setconfig) AS c WHERE c LIKE replace(g.name, '_', '\_') || '=%')
-	  LEFT JOIN pg_database d ON d.oid = r.setdatabase
-	 WHERE target >= g.since
-	UNION ALL
 	SELECT 'removed settings', s.name, false, 'warn', format('PostgreSQL %s does not start with it in its configuration file.', g.since),
 	       format('ALTER SYSTEM RESET %I; -- and take it out of postgresql.conf', s.name), 'high', NULL::interval
-	  FROM (SELECT split_part(u, ' ', 1) AS name, split_part(u, ' ', 2)::integer AS since FROM unnest(string_to_array(q, ',')) AS u) g
+	  FROM (VALUES ('db_user_namespace', 17), ('old_snapshot_threshold', 17), ('trace_recovery_messages', 17),
+	               ('vacuum_defer_cleanup_age', 16), ('promote_trigger_file', 16)) AS g(name, since)
 	  JOIN pg_settings s ON s.name = g.name
 	 WHERE target >= g.since AND s.source = 'configuration file';
 
