@@ -3889,7 +3889,7 @@ x (trap, setting, scope, value, severity, proof, advice, confidence, inputs_age)
 	 WHERE v.cost_delay > 0::float8 AND v.page_miss > 0 AND v.cost_limit <= 200 AND (v.workers > 3 OR n.running >= v.workers)
 	UNION ALL
 	SELECT 'autovacuum looks too rarely', 'autovacuum_naptime', 'table ' || t.name, v.naptime || ' s',
-	       CASE WHEN t.dead_per_s * v.naptime >= 3 * (v.vacuum_threshold + v.vacuum_scale * t.tuples) THEN 'warn' ELSE 'info' END,
+	       CASE WHEN t.dead_per_s * v.naptime >= GREATEST(3 * (v.vacuum_threshold + v.vacuum_scale * t.tuples), 100000) THEN 'warn' ELSE 'info' END,
 	       pg_catalog.format('%s rows die per second, so %s between two looks, where a vacuum is due after %s.', pg_catalog.round(t.dead_per_s::numeric, 1),
 	                         (t.dead_per_s * v.naptime)::bigint, (v.vacuum_threshold + v.vacuum_scale * t.tuples)::bigint + 1),
 	       pg_catalog.format('ALTER SYSTEM SET autovacuum_naptime = %L; SELECT pg_catalog.pg_reload_conf();',
@@ -3899,7 +3899,7 @@ x (trap, setting, scope, value, severity, proof, advice, confidence, inputs_age)
 			  FROM kappa.table_rates r JOIN pg_catalog.pg_class c ON c.oid = r.rel::oid
 			 WHERE r.dead_per_s > 0::float8
 			 ORDER BY r.dead_per_s DESC LIMIT 1) t
-	 WHERE t.dead_per_s * v.naptime > v.vacuum_threshold + v.vacuum_scale * t.tuples AND v.naptime > 1
+	 WHERE t.dead_per_s * v.naptime > GREATEST(v.vacuum_threshold + v.vacuum_scale * t.tuples, 10000) AND v.naptime > 1
 	UNION ALL
 	SELECT 'checkpoints come by volume', 'max_wal_size', 'server', v.max_wal_size || ' MB', 'warn',
 	       pg_catalog.format('%s of %s checkpoints were requested, by WAL volume or by hand, since %s: each makes the next change of every page a full-page image.',
@@ -4133,6 +4133,7 @@ BEGIN
 	                   WHEN 'reg* columns' THEN format('holds OIDs (%s), which the new cluster deals anew', u.type)
 	                   ELSE format('is a system''s own row type (%s), whose OID the new cluster deals anew', u.type) END),
 	       CASE c.relkind WHEN 'i' THEN format('DROP INDEX %I.%I;', n.nspname, c.relname)
+	            WHEN 'm' THEN format('DROP MATERIALIZED VIEW %I.%I; -- and make it anew afterwards', n.nspname, c.relname)
 	            ELSE format('ALTER TABLE %I.%I ALTER COLUMN %I TYPE text;', n.nspname, c.relname, a.attname) END, 'high', NULL::interval
 	  FROM used u
 	  JOIN pg_attribute a ON a.atttypid = u.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -4269,7 +4270,7 @@ SELECT 'lag grows', s.name, 'warn',
        pg_catalog.format('SELECT * FROM kappa.stat_progress WHERE name = %L; SELECT * FROM kappa.stat_subscription WHERE name = %L;', s.name, s.name),
        'high', pg_catalog.clock_timestamp() - h.last
   FROM s JOIN g ON g.subscription = s.id CROSS JOIN h
- WHERE s.status IN ('running', 'backoff', 'idle') AND g.samples >= 3::bigint AND g.span >= '2 minutes'::interval AND g.least > 0::bigint
+ WHERE s.status NOT IN ('disabled', 'stopped') AND g.samples >= 3::bigint AND g.span >= '2 minutes'::interval AND g.least > 0::bigint
    AND g.last_lag::numeric > g.first_lag * 1.2 AND g.last_lag - g.first_lag >= 1000::bigint
 UNION ALL
 SELECT 'dead letters', s.name, CASE WHEN d.n * 10::bigint > b.consumed THEN 'critical' ELSE 'warn' END,
@@ -4309,7 +4310,7 @@ UNION ALL
 SELECT 'late rows', v.view::text, CASE WHEN l.n >= r.consumed * 0.1 THEN 'critical' WHEN l.n >= r.consumed * 0.01 THEN 'warn' ELSE 'info' END,
        pg_catalog.format('%s%s rows came too late for their window in the last hour%s.', CASE WHEN l.n > 20000::bigint THEN 'More than ' ELSE '' END, LEAST(l.n, 20000),
                          COALESCE(CASE WHEN r.consumed > 0::numeric THEN pg_catalog.format(', %s %% of the messages', pg_catalog.round(100 * l.n / r.consumed, 1)) END, '')),
-       pg_catalog.format('SELECT part, count(*), max(watermark - event_time) FROM kappa.late_rows WHERE view_name = %L AND created_at > now() - interval ''1 hour'' GROUP BY part;', v.view::text),
+       pg_catalog.format('SELECT part, count(*), max(watermark - event_time) FROM kappa.late_rows WHERE view_name::regclass = %L::regclass AND created_at > now() - interval ''1 hour'' GROUP BY part;', v.view::text),
        CASE WHEN r.consumed IS NULL THEN 'low' ELSE 'high' END, pg_catalog.clock_timestamp() - (SELECT h.last FROM h)
   FROM s JOIN kappa.window_view v ON v.subscription = s.id
  CROSS JOIN LATERAL (SELECT pg_catalog.count(DISTINCT (x.part, x.kafka_offset)) AS n FROM (

@@ -397,7 +397,7 @@ CREATE TYPE holder AS (x int, y proc[]);
 CREATE TABLE nested (h holder);
 CREATE TABLE rights (a aclitem[]);
 CREATE TABLE of_catalog (s pg_catalog.pg_class);
-CREATE MATERIALIZED VIEW cached AS SELECT 'pg_class'::regclass AS ok, 'sum'::regproc AS bad FROM pg_class WHERE false;
+CREATE MATERIALIZED VIEW cached AS SELECT 'pg_class'::regclass AS ok, 'now'::regproc AS bad FROM pg_class WHERE false;
 CREATE TABLE parent (a int NOT NULL);
 CREATE TABLE child () INHERITS (parent);
 ALTER TABLE child ALTER a DROP NOT NULL;
@@ -418,7 +418,7 @@ BEGIN;
 CREATE TABLE in_doubt (a int);
 PREPARE TRANSACTION 'it''s open';
 END
-	my $check = "SELECT check_name || ': ' || object || CASE WHEN blocking THEN '!' ELSE '' END FROM kappa.upgrade_check(%d) WHERE severity <> 'info' ORDER BY 1 COLLATE \"C\"";
+	my $check = "SELECT line FROM (SELECT check_name || ': ' || object || CASE WHEN blocking THEN '!' ELSE '' END FROM kappa.upgrade_check(%d) WHERE severity <> 'info') AS x(line) ORDER BY line COLLATE \"C\"";
 	my @all = (
 		'NOT NULL inheritance: public.child.a!', 'aclitem columns: public.rights.a!', 'data checksums: cluster!', 'databases without connections: closed!',
 		'extensions: adminpack!', 'invalid databases: broken!', 'logical slots: logical', 'md5 passwords: Old pw', 'other databases: broken, postgres',
