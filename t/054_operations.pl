@@ -476,7 +476,7 @@ is($node->psql('postgres', 'SET search_path = evil, pg_catalog; SELECT * FROM ka
 	$node->start;
 	sql('SELECT kappa.record_history()');
 	is(sql('SELECT since IS NULL FROM kappa.server_history ORDER BY until DESC LIMIT 1'), 't', 'a crash discards statistics: a new window');
-	sql('ALTER SYSTEM SET shared_preload_libraries = \'\'');
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 	$node->restart;
 	sql('TRUNCATE kappa.server_history, kappa.table_history');
 	like(sql("SELECT reason FROM kappa.table_rate('busy')"), qr/^rates are unknown: pg_kappa is not in shared_preload_libraries/, 'without preload rates are unknown');
