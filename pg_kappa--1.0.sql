@@ -1212,6 +1212,7 @@ CREATE TABLE kappa.table_history (
 	dead                    bigint,
 	inserted_since_vacuum   bigint,
 	modified_since_analyze  bigint,
+	due_since               timestamptz,
 	counters                bigint[] NOT NULL
 ) PARTITION BY LIST (slice);
 CREATE TABLE kappa.table_history_0 PARTITION OF kappa.table_history FOR VALUES IN (0);
@@ -1230,6 +1231,7 @@ COMMENT ON COLUMN kappa.table_history.hot_updated IS 'Rows updated without a new
 COMMENT ON COLUMN kappa.table_history.dead IS 'Growth of the dead rows; NULL where a VACUUM or TRUNCATE came between';
 COMMENT ON COLUMN kappa.table_history.inserted_since_vacuum IS 'Growth of the rows inserted since VACUUM; NULL where one came between';
 COMMENT ON COLUMN kappa.table_history.modified_since_analyze IS 'Growth of the rows changed since ANALYZE; NULL where one came between';
+COMMENT ON COLUMN kappa.table_history.due_since IS 'First sample of those in a row at which autovacuum had something to do there; NULL: it had not';
 COMMENT ON COLUMN kappa.table_history.counters IS 'The counters themselves: inserted, updated, deleted, hot_updated, dead, inserted_since_vacuum, modified_since_analyze, vacuums, analyzes';
 
 CREATE TABLE kappa.server_history (
@@ -1382,6 +1384,7 @@ BEGIN
 		CASE WHEN w.ok AND n.c[8] = p.c[8] AND (n.c[5] > 0 OR p.c[5] = 0) THEN n.c[5] - p.c[5] END,
 		CASE WHEN w.ok AND n.c[8] = p.c[8] AND n.c[6] >= p.c[6] THEN n.c[6] - p.c[6] END,
 		CASE WHEN w.ok AND n.c[9] = p.c[9] AND n.c[7] >= p.c[7] THEN n.c[7] - p.c[7] END,
+		CASE WHEN w.due THEN coalesce(CASE WHEN w.ok THEN p.due_since END, at) END,
 		n.c
 	  FROM pg_class c
 	 CROSS JOIN LATERAL (SELECT ARRAY[
@@ -1391,16 +1394,18 @@ BEGIN
 			pg_stat_get_vacuum_count(c.oid) + pg_stat_get_autovacuum_count(c.oid),
 			pg_stat_get_analyze_count(c.oid) + pg_stat_get_autoanalyze_count(c.oid)] AS c OFFSET 0) n
 	  LEFT JOIN (
-			SELECT DISTINCT ON (h.relid) h.relid, h.counters AS c
+			SELECT DISTINCT ON (h.relid) h.relid, h.counters AS c, h.due_since
 			  FROM kappa.table_history h
 			 WHERE h.slice = last.slice
 			 ORDER BY h.relid, h.until DESC) p ON p.relid = c.oid
-	 CROSS JOIN LATERAL (SELECT same_window AND p.c IS NOT NULL
+	  LEFT JOIN kappa.autovacuum_state() a ON a.relation = c.oid
+	 CROSS JOIN LATERAL (SELECT coalesce(a.xid_forced OR a.mxid_forced OR a.enabled AND (a.dead_due OR a.ins_due OR a.analyze_due), false) AS due,
+			same_window AND p.c IS NOT NULL
 			AND n.c[1] >= p.c[1] AND n.c[2] >= p.c[2] AND n.c[3] >= p.c[3] AND n.c[8] >= p.c[8] AND n.c[9] >= p.c[9] AS ok) w
 	 WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
 	   AND c.oid NOT IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent IN
 			('kappa.table_history'::regclass, 'kappa.server_history'::regclass, 'kappa.stream_history'::regclass))
-	   AND (n.c IS DISTINCT FROM p.c OR slice <> last.slice OR NOT same_window);
+	   AND (n.c IS DISTINCT FROM p.c OR slice <> last.slice OR NOT same_window OR w.due <> (p.due_since IS NOT NULL));
 
 	INSERT INTO kappa.stream_history
 	SELECT slice, s.id, at, b.consumed, b.lag,
@@ -1444,66 +1449,86 @@ $$;
 COMMENT ON FUNCTION kappa.history_state() IS 'Time of the last sample, whether rates may be computed from it, and why not';
 
 -- A row covers the time between two samples; where a table has none its counters did not move.
+-- A function, so that the planner does not take what reads it as costly enough for the JIT compiler.
+CREATE FUNCTION kappa.rates_of(relation oid,
+	OUT rel regclass, OUT dead_per_s float8, OUT ins_per_s float8, OUT mods_per_s float8, OUT xids_per_s float8,
+	OUT due_since timestamptz, OUT measured interval,
+	OUT inserted_per_s float8, OUT updated_per_s float8, OUT deleted_per_s float8, OUT hot_updated_per_s float8, OUT inputs_age interval)
+RETURNS SETOF record
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1000
+SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
+DECLARE
+	last timestamptz;
+	first timestamptz;
+	xids float8;
+BEGIN
+	SELECT h.last INTO last FROM kappa.history_state() h WHERE h.usable;
+	SELECT min(w.until) INTO first FROM kappa.server_history w
+	 WHERE w.until >= last - interval '1 hour'
+	   AND w.until >= coalesce((SELECT max(x.until) FROM kappa.server_history x WHERE x.since IS NULL), '-infinity');
+	IF first IS NULL THEN
+		RETURN;
+	END IF;
+	SELECT v.xids_per_s INTO xids FROM kappa.server_rate() v;
+	RETURN QUERY
+	SELECT b.relid::regclass, t.dead / nullif(t.seconds - t.no_dead, 0), t.ins / nullif(t.seconds - t.no_ins, 0), t.mods / nullif(t.seconds - t.no_mods, 0),
+	       xids, t.due_since, make_interval(secs => t.seconds),
+	       t.inserted / t.seconds, t.updated / t.seconds, t.deleted / t.seconds, t.hot_updated / t.seconds, clock_timestamp() - last
+	  FROM (SELECT r.relid, greatest(first, max(r.until) FILTER (WHERE r.since IS NULL)) AS start
+	          FROM kappa.table_history r
+	         WHERE r.relid = relation OR relation IS NULL
+	         GROUP BY r.relid) b
+	  JOIN pg_class c ON c.oid = b.relid
+	 CROSS JOIN LATERAL (
+			SELECT coalesce(sum(r.inserted), 0)::float8 AS inserted, coalesce(sum(r.updated), 0)::float8 AS updated,
+			       coalesce(sum(r.deleted), 0)::float8 AS deleted, coalesce(sum(r.hot_updated), 0)::float8 AS hot_updated,
+			       coalesce(sum(r.dead), 0)::float8 AS dead, coalesce(sum(r.inserted_since_vacuum), 0)::float8 AS ins,
+			       coalesce(sum(r.modified_since_analyze), 0)::float8 AS mods,
+			       coalesce(sum(g.s) FILTER (WHERE r.dead IS NULL), 0) AS no_dead,
+			       coalesce(sum(g.s) FILTER (WHERE r.inserted_since_vacuum IS NULL), 0) AS no_ins,
+			       coalesce(sum(g.s) FILTER (WHERE r.modified_since_analyze IS NULL), 0) AS no_mods,
+			       (SELECT x.due_since FROM kappa.table_history x WHERE x.relid = b.relid ORDER BY x.until DESC LIMIT 1) AS due_since,
+			       extract(epoch FROM last - b.start)::float8 AS seconds
+			  FROM kappa.table_history r
+			 CROSS JOIN LATERAL (SELECT extract(epoch FROM r.until - r.since)::float8 AS s) g
+			 WHERE r.relid = b.relid AND r.since >= b.start) t
+	 WHERE t.seconds > 0;
+END
+$$;
+COMMENT ON FUNCTION kappa.rates_of(oid) IS 'Internal: rows of kappa.table_rates, of one table or (NULL) of all';
+
 CREATE VIEW kappa.table_rates AS
-SELECT c.oid::regclass AS rel,
-       t.inserted / t.seconds AS inserted_per_s,
-       t.updated / t.seconds AS updated_per_s,
-       t.deleted / t.seconds AS deleted_per_s,
-       t.hot_updated / t.seconds AS hot_updated_per_s,
-       t.dead / NULLIF(t.seconds - t.no_dead, 0) AS dead_per_s,
-       t.inserted_since_vacuum / NULLIF(t.seconds - t.no_inserts, 0) AS inserted_since_vacuum_per_s,
-       t.modified_since_analyze / NULLIF(t.seconds - t.no_mods, 0) AS modified_since_analyze_per_s,
-       pg_catalog.make_interval(secs => t.seconds) AS span,
-       pg_catalog.clock_timestamp() - s.last AS inputs_age
-  FROM (SELECT h.last,
-               (SELECT pg_catalog.min(w.until) FROM kappa.server_history w
-                 WHERE w.until >= h.last - '1 hour'::interval
-                   AND w.until >= COALESCE((SELECT pg_catalog.max(x.until) FROM kappa.server_history x WHERE x.since IS NULL), '-infinity'::timestamptz)) AS first
-          FROM kappa.history_state() h WHERE h.usable) s
-  JOIN (SELECT r.relid, pg_catalog.max(r.until) FILTER (WHERE r.since IS NULL) AS start
-          FROM kappa.table_history r GROUP BY r.relid) b ON true
-  JOIN pg_catalog.pg_class c ON c.oid = b.relid
- CROSS JOIN LATERAL (
-        SELECT COALESCE(pg_catalog.sum(r.inserted), 0)::float8 AS inserted,
-               COALESCE(pg_catalog.sum(r.updated), 0)::float8 AS updated,
-               COALESCE(pg_catalog.sum(r.deleted), 0)::float8 AS deleted,
-               COALESCE(pg_catalog.sum(r.hot_updated), 0)::float8 AS hot_updated,
-               COALESCE(pg_catalog.sum(r.dead), 0)::float8 AS dead,
-               COALESCE(pg_catalog.sum(r.inserted_since_vacuum), 0)::float8 AS inserted_since_vacuum,
-               COALESCE(pg_catalog.sum(r.modified_since_analyze), 0)::float8 AS modified_since_analyze,
-               COALESCE(pg_catalog.sum(g.s) FILTER (WHERE r.dead IS NULL), 0) AS no_dead,
-               COALESCE(pg_catalog.sum(g.s) FILTER (WHERE r.inserted_since_vacuum IS NULL), 0) AS no_inserts,
-               COALESCE(pg_catalog.sum(g.s) FILTER (WHERE r.modified_since_analyze IS NULL), 0) AS no_mods,
-               EXTRACT(epoch FROM s.last - GREATEST(s.first, b.start))::float8 AS seconds
-          FROM kappa.table_history r
-         CROSS JOIN LATERAL (SELECT EXTRACT(epoch FROM r.until - r.since)::float8 AS s) g
-         WHERE r.relid = b.relid AND r.since >= GREATEST(s.first, b.start)) t
- WHERE t.seconds > 0;
+SELECT r.rel, r.dead_per_s, r.ins_per_s, r.mods_per_s, r.xids_per_s, r.due_since, r.measured,
+       r.inserted_per_s, r.updated_per_s, r.deleted_per_s, r.hot_updated_per_s, r.inputs_age
+  FROM kappa.rates_of(NULL) r;
 
 COMMENT ON VIEW kappa.table_rates IS 'How fast each table changes: over the last hour of samples, or since the counters were reset; empty where no history is kept';
 COMMENT ON COLUMN kappa.table_rates.rel IS 'Table, TOAST table or materialized view';
+COMMENT ON COLUMN kappa.table_rates.dead_per_s IS 'Growth of the dead rows per second while no VACUUM came; NULL: one came in every interval';
+COMMENT ON COLUMN kappa.table_rates.ins_per_s IS 'Growth of the rows inserted since VACUUM per second while none came';
+COMMENT ON COLUMN kappa.table_rates.mods_per_s IS 'Growth of the rows changed since ANALYZE per second while none came';
+COMMENT ON COLUMN kappa.table_rates.xids_per_s IS 'Transaction ids that the server uses per second';
+COMMENT ON COLUMN kappa.table_rates.due_since IS 'First sample of those in a row at which autovacuum had something to do there; NULL: it had not at the last one';
+COMMENT ON COLUMN kappa.table_rates.measured IS 'Time that the rates are over';
 COMMENT ON COLUMN kappa.table_rates.inserted_per_s IS 'Rows inserted per second';
 COMMENT ON COLUMN kappa.table_rates.updated_per_s IS 'Rows updated per second';
 COMMENT ON COLUMN kappa.table_rates.deleted_per_s IS 'Rows deleted per second';
 COMMENT ON COLUMN kappa.table_rates.hot_updated_per_s IS 'Rows updated without a new index entry per second';
-COMMENT ON COLUMN kappa.table_rates.dead_per_s IS 'Growth of the dead rows per second while no VACUUM came; NULL: one came in every interval';
-COMMENT ON COLUMN kappa.table_rates.inserted_since_vacuum_per_s IS 'Growth of the rows inserted since VACUUM per second while none came';
-COMMENT ON COLUMN kappa.table_rates.modified_since_analyze_per_s IS 'Growth of the rows changed since ANALYZE per second while none came';
-COMMENT ON COLUMN kappa.table_rates.span IS 'Time that the rates are over';
 COMMENT ON COLUMN kappa.table_rates.inputs_age IS 'Age of the last sample';
 GRANT SELECT ON kappa.table_rates TO PUBLIC;
 
-CREATE FUNCTION kappa.table_rate(rel regclass,
-	OUT inserted_per_s float8, OUT updated_per_s float8, OUT deleted_per_s float8, OUT hot_updated_per_s float8,
-	OUT dead_per_s float8, OUT inserted_since_vacuum_per_s float8, OUT modified_since_analyze_per_s float8,
-	OUT span interval, OUT inputs_age interval, OUT reason text)
-RETURNS record
-LANGUAGE sql STABLE BEGIN ATOMIC
-	SELECT r.inserted_per_s, r.updated_per_s, r.deleted_per_s, r.hot_updated_per_s, r.dead_per_s,
-	       r.inserted_since_vacuum_per_s, r.modified_since_analyze_per_s, r.span, r.inputs_age,
+CREATE FUNCTION kappa.table_rate(relation regclass,
+	OUT dead_per_s float8, OUT ins_per_s float8, OUT mods_per_s float8, OUT xids_per_s float8,
+	OUT due_since timestamptz, OUT measured interval,
+	OUT inserted_per_s float8, OUT updated_per_s float8, OUT deleted_per_s float8, OUT hot_updated_per_s float8, OUT inputs_age interval, OUT reason text)
+RETURNS SETOF record
+LANGUAGE sql STABLE ROWS 1
+BEGIN ATOMIC
+	SELECT r.dead_per_s, r.ins_per_s, r.mods_per_s, r.xids_per_s, r.due_since, r.measured,
+	       r.inserted_per_s, r.updated_per_s, r.deleted_per_s, r.hot_updated_per_s, r.inputs_age,
 	       CASE WHEN r.rel IS NULL THEN COALESCE(h.reason, 'rates are unknown: fewer than two samples have this table') END
 	  FROM kappa.history_state() h
-	  LEFT JOIN kappa.table_rates r ON r.rel::oid = table_rate.rel::oid;
+	  LEFT JOIN kappa.rates_of(relation::oid) r ON relation IS NOT NULL AND r.rel::oid = relation::oid;
 END;
 COMMENT ON FUNCTION kappa.table_rate(regclass) IS 'The row of kappa.table_rates for one table; where there is none, NULLs and the reason';
 
@@ -1575,22 +1600,6 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'kappa_autovacuum_state'
 LANGUAGE C VOLATILE STRICT ROWS 500;
 COMMENT ON FUNCTION kappa.autovacuum_state() IS 'Internal: the numbers by which autovacuum decides, a row for each table that it looks at; read them through kappa.vacuum_forecast and kappa.freeze_status';
-
--- The one place where rates come from: the history fills it in.
-CREATE FUNCTION kappa.table_rate(relation regclass,
-	OUT dead_per_s double precision,
-	OUT ins_per_s double precision,
-	OUT mods_per_s double precision,
-	OUT xids_per_s double precision,
-	OUT due_since timestamptz,
-	OUT measured interval)
-RETURNS SETOF record
-LANGUAGE sql STABLE ROWS 1
-BEGIN ATOMIC
-	SELECT NULL::double precision, NULL::double precision, NULL::double precision,
-	       NULL::double precision, NULL::timestamptz, NULL::interval;
-END;
-COMMENT ON FUNCTION kappa.table_rate(regclass) IS 'Rows that die, are inserted and are modified a second in a table, transaction ids that the server uses a second, since when autovacuum has something to do there, and over what time that was measured; NULLs: no history';
 
 -- A function, for in the view the planner would take it as costly enough for the JIT compiler.
 CREATE FUNCTION kappa.dead_since(since timestamptz)
@@ -1748,7 +1757,7 @@ WITH blocker AS (
 	       CASE WHEN s.main IS NOT NULL AND NOT s.inherited THEN 'toast.' ELSE '' END AS prefix
 	  FROM state s
 	 CROSS JOIN setting t
-	  LEFT JOIN LATERAL kappa.table_rate(s.relation::regclass) r ON true
+	  LEFT JOIN kappa.table_rates r ON r.rel::oid = s.relation
 	  LEFT JOIN blocker b ON true
 ), judged AS (
 	SELECT d.*,
@@ -1898,7 +1907,7 @@ WITH blocker AS (
 	       s.age >= 1000000000 OR s.mxid_age >= 1000000000 OR s.failsafe AS is_critical,
 	       s.age >= 500000000 OR s.mxid_age >= 500000000 AS is_warn
 	  FROM subject s
-	  LEFT JOIN LATERAL kappa.table_rate(s.rel) r ON true
+	 CROSS JOIN kappa.server_rate() r
 	  LEFT JOIN blocker b ON true
 )
 SELECT j.kind, j.rel, j.database, j.age, j.mxid_age, j.freeze_max_age, j.multixact_freeze_max_age,
@@ -4372,6 +4381,9 @@ BEGIN
 		('locks', 'SELECT severity, coalesce(relation, locktype), reason, advice, confidence, inputs_age FROM kappa.lock_waits'),
 		('slots', 'SELECT severity, slot_name, reason, advice, confidence, inputs_age FROM kappa.slot_status'),
 		('replication', 'SELECT severity, standby, reason, advice, confidence, inputs_age FROM kappa.replication_lag'),
+		('vacuum', 'SELECT severity, rel::text, reason, advice, confidence, inputs_age FROM kappa.vacuum_forecast'),
+		('vacuum blockers', 'SELECT severity, kind || '' '' || id, reason, advice, confidence, inputs_age FROM kappa.vacuum_blockers'),
+		('freezing', 'SELECT severity, coalesce(rel::text, database), reason, advice, confidence, inputs_age FROM kappa.freeze_status'),
 		('indexes', 'SELECT severity, coalesce(index_name, table_name), reason, advice, confidence, inputs_age FROM kappa.index_advice')
 	LOOP
 		BEGIN
@@ -4379,6 +4391,7 @@ BEGIN
 				FROM (%s) AS x(severity, object, reason, advice, confidence, inputs_age)
 				WHERE x.severity IN (''warn'', ''critical'')', area, query);
 		EXCEPTION WHEN OTHERS THEN
+			CONTINUE WHEN sqlstate = '42501' AND NOT pg_has_role('pg_monitor', 'MEMBER');	-- said above
 			GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
 			severity := 'unknown';
 			object := NULL;

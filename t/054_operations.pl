@@ -150,8 +150,15 @@ is(sql($definitions), $indexes, 'undo makes the same indexes again');
 	sql('SELECT kappa.record_history()');
 	sql('INSERT INTO rated SELECT g FROM generate_series(1, 1000) g; DELETE FROM rated WHERE id <= 300; UPDATE rated SET id = id + 10000 WHERE id > 900; SELECT pg_stat_force_next_flush()');
 	sql('SELECT kappa.record_history()');
-	is(sql("SELECT round(inserted_per_s * s), round(deleted_per_s * s), round(updated_per_s * s), round(dead_per_s * s), round(modified_since_analyze_per_s * s), reason
-			FROM kappa.table_rate('rated') r, extract(epoch FROM r.span) AS s"), '1000|300|100|400|1400|', 'rate times span is what was done');
+	is(sql("SELECT round(inserted_per_s * s), round(deleted_per_s * s), round(updated_per_s * s), round(dead_per_s * s), round(mods_per_s * s), reason
+			FROM kappa.table_rate('rated') r, extract(epoch FROM r.measured) AS s"), '1000|300|100|400|1400|', 'rate times span is what was done');
+	sql('CREATE TABLE due (id int); INSERT INTO due SELECT generate_series(1, 1000); VACUUM ANALYZE due; SELECT kappa.record_history()');
+	is(sql("SELECT due_since IS NULL FROM kappa.table_rate('due')"), 't', 'nothing is due for autovacuum');
+	sql('DELETE FROM due WHERE id <= 300; SELECT pg_stat_force_next_flush(); SELECT kappa.record_history(); SELECT kappa.record_history()');
+	is(sql("SELECT due_since = (SELECT until FROM kappa.server_history ORDER BY until DESC OFFSET 1 LIMIT 1) FROM kappa.table_rate('due')"), 't', 'due since the first sample that found it so');
+	is(sql("SELECT due, round(f.rate::numeric, 3) = round(r.dead_per_s::numeric, 3), f.rate > 0, eta IS NOT NULL FROM kappa.vacuum_forecast f CROSS JOIN LATERAL kappa.table_rate(f.rel) r WHERE f.rel = 'due'::regclass"),
+		't|t|t|t', 'vacuum_forecast has the rate');
+	sql('DROP TABLE due');
 	sql('VACUUM rated; SELECT pg_stat_force_next_flush()');
 	sql('DELETE FROM rated WHERE id BETWEEN 301 AND 350; SELECT pg_stat_force_next_flush(); SELECT kappa.record_history()');
 	is(sql("SELECT count(*) FROM kappa.table_history WHERE relid = 'rated'::regclass AND since IS NOT NULL AND dead IS NULL AND deleted = 50"), 1,
@@ -160,7 +167,7 @@ is(sql($definitions), $indexes, 'undo makes the same indexes again');
 	sql('SELECT kappa.record_history()');
 	is(sql("SELECT since IS NULL FROM kappa.server_history ORDER BY until DESC LIMIT 1"), 't', 'a reset begins a new window');
 	sql('INSERT INTO rated SELECT generate_series(20001, 20100); SELECT pg_stat_force_next_flush(); SELECT kappa.record_history()');
-	is(sql("SELECT round(inserted_per_s * s) FROM kappa.table_rate('rated') r, extract(epoch FROM r.span) AS s"), 100, 'which knows nothing of the time before');
+	is(sql("SELECT round(inserted_per_s * s) FROM kappa.table_rate('rated') r, extract(epoch FROM r.measured) AS s"), 100, 'which knows nothing of the time before');
 	is(sql('SELECT kappa.record_history(interval \'1 hour\')'), 'f', 'a young sample is enough');
 
 	# two slices take turns; a full one is truncated, unless somebody reads it
