@@ -4311,7 +4311,8 @@ SELECT 'watermark stuck', s.name, 'warn',
           FROM (SELECT kappa.final_watermark(s.id) AS final,
                        (SELECT pg_catalog.max(p.event_watermark) FROM p WHERE p.name = s.name) AS newest OFFSET 0) x) w
  CROSS JOIN LATERAL (SELECT p.part, p.lag, p.stop_since, p.last_message_time FROM p WHERE p.name = s.name ORDER BY p.verdict_watermark NULLS FIRST, p.part LIMIT 1) k
- WHERE s.event_time IS NOT NULL AND s.status IN ('running', 'idle', 'stopped', 'backoff')
+ -- nothing is judged where there is no window view
+ WHERE EXISTS (SELECT FROM kappa.window_view v WHERE v.subscription = s.id) AND s.status NOT IN ('disabled', 'waiting_for_worker')
    AND (w.behind > GREATEST('10 minutes'::interval, s.watermark_delay * 10)
         OR w.behind IS NULL AND w.newest IS NOT NULL AND s.age > '10 minutes'::interval)
    AND (k.lag = 0::bigint OR k.stop_since IS NOT NULL)
