@@ -4308,7 +4308,7 @@ SELECT 'watermark stuck', s.name, 'warn',
   FROM s
  CROSS JOIN LATERAL (
         SELECT x.final, x.newest, CASE WHEN pg_catalog.isfinite(x.final) THEN x.newest - x.final END AS behind     -- never of infinite ones
-          FROM (SELECT kappa.final_watermark(s.id) AS final,
+          FROM (SELECT (SELECT pg_catalog.min(COALESCE(q.verdict_watermark, '-infinity'::timestamptz)) FROM kappa.position q WHERE q.subscription = s.id) AS final,
                        (SELECT pg_catalog.max(p.event_watermark) FROM p WHERE p.name = s.name) AS newest OFFSET 0) x) w
  CROSS JOIN LATERAL (SELECT p.part, p.lag, p.stop_since, p.last_message_time FROM p WHERE p.name = s.name ORDER BY p.verdict_watermark NULLS FIRST, p.part LIMIT 1) k
  -- nothing is judged where there is no window view
