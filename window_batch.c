@@ -39,8 +39,56 @@
 #define FILL_ROWS		10000	/* fetched at once */
 #define FILL_BYTES		(64 * 1024 * 1024)	/* of groups in memory, then they are stored */
 #define LATE_LINES		100000	/* in memory: a row may be late for thousands of hopping windows */
+#define RELIEF_ROWS		1024
 #define ROWS_AHEAD		16		/* that are on their way into the processor's cache */
 #define KEPT_SHARE		2		/* of kappa.worker_memory: what a view keeps from batch to batch */
+
+/* ---------------------------------------------------------------- what is kept in memory */
+
+/* The view's groups from batch to batch. */
+static WindowFold *
+view_fold(WindowView *view)
+{
+	if (view->fold == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(view->context);
+
+		view->fold = window_fold_begin(view);
+		MemoryContextSwitchTo(old);
+	}
+	return view->fold;
+}
+
+void
+window_forget(WindowView *view)
+{
+	if (view->fold)
+		window_fold_end(view->fold);
+	view->fold = NULL;
+}
+
+static bool
+too_large(WindowFold *fold)
+{
+	return window_fold_size(fold) > (Size) kappa_worker_memory * 1024 / KEPT_SHARE;
+}
+
+/*
+ * Called now and then within a batch: a row may be late for thousands of windows, and a
+ * sketch for each of many keys takes more memory than the rows.
+ */
+static void
+relieve(WindowView *view, WindowFold **fold, int worker)
+{
+	CHECK_FOR_INTERRUPTS();
+	window_state_store_late(*fold, LATE_LINES);
+	if (!too_large(*fold))
+		return;
+	window_state_store(*fold, worker);
+	window_forget(view);
+	CommandCounterIncrement();
+	*fold = view_fold(view);
+}
 
 /* ---------------------------------------------------------------- rows as they stand */
 
@@ -102,7 +150,7 @@ plain_columns(const WindowView *view)
 }
 
 static void
-fold_columns(WindowView *view, WindowFold *fold, const int *atts, const Row *rows, const FoldOrigin *origins, int n)
+fold_columns(WindowView *view, WindowFold **fold, int worker, const int *atts, const Row *rows, const FoldOrigin *origins, int n)
 {
 	int			ncolumns = list_length(view->input->targetList);
 	Datum	   *values = palloc(sizeof(Datum) * ncolumns * FOLD_ROWS);
@@ -114,7 +162,8 @@ fold_columns(WindowView *view, WindowFold *fold, const int *atts, const Row *row
 	{
 		int			m = Min(n - from, FOLD_ROWS);
 
-		CHECK_FOR_INTERRUPTS();
+		if (from % RELIEF_ROWS == 0)
+			relieve(view, fold, worker);
 		for (int i = 0; i < m; i++)
 		{
 			if (from + i + ROWS_AHEAD < n)
@@ -125,8 +174,7 @@ fold_columns(WindowView *view, WindowFold *fold, const int *atts, const Row *row
 				nulls[i * ncolumns + c] = rows[from + i].nulls[atts[c]];
 			}
 		}
-		window_fold_rows(fold, &origins[from], values, nulls, ncolumns, m);
-		window_state_store_late(fold, LATE_LINES);
+		window_fold_rows(*fold, &origins[from], values, nulls, ncolumns, m);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);
@@ -134,7 +182,7 @@ fold_columns(WindowView *view, WindowFold *fold, const int *atts, const Row *row
 }
 
 static void
-fold_expressions(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
+fold_expressions(WindowView *view, WindowFold **fold, int worker, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
 {
 	RowProgram	program;
 	MemoryContext old = CurrentMemoryContext;
@@ -145,11 +193,8 @@ fold_expressions(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *
 	{
 		TupleTableSlot *columns;
 
-		if (i % FOLD_ROWS == 0)
-		{
-			CHECK_FOR_INTERRUPTS();
-			window_state_store_late(fold, LATE_LINES);
-		}
+		if (i % RELIEF_ROWS == 0)
+			relieve(view, fold, worker);
 		ExecClearTuple(program.row);
 		memcpy(program.row->tts_values, rows[i].values, sizeof(Datum) * desc->natts);
 		memcpy(program.row->tts_isnull, rows[i].nulls, sizeof(bool) * desc->natts);
@@ -157,7 +202,7 @@ fold_expressions(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *
 		if (program.where == NULL || ExecQual(program.where, program.econtext))
 		{
 			columns = ExecProject(program.columns);
-			window_fold_rows(fold, &origins[i], columns->tts_values, columns->tts_isnull, 0, 1);
+			window_fold_rows(*fold, &origins[i], columns->tts_values, columns->tts_isnull, 0, 1);
 		}
 		ResetExprContext(program.econtext);
 	}
@@ -168,14 +213,14 @@ fold_expressions(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *
 }
 
 static void
-fold_in_memory(WindowView *view, WindowFold *fold, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
+fold_in_memory(WindowView *view, WindowFold **fold, int worker, TupleDesc desc, const Row *rows, const FoldOrigin *origins, int n)
 {
 	int		   *atts = plain_columns(view);
 
 	if (atts)
-		fold_columns(view, fold, atts, rows, origins, n);
+		fold_columns(view, fold, worker, atts, rows, origins, n);
 	else
-		fold_expressions(view, fold, desc, rows, origins, n);
+		fold_expressions(view, fold, worker, desc, rows, origins, n);
 }
 
 /* ---------------------------------------------------------------- rows as a relation */
@@ -262,7 +307,7 @@ detoast(TupleDesc desc, Datum *values, const bool *nulls)
 }
 
 static void
-fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *rows, const FoldOrigin *origins, int n)
+fold_by_query(WindowView *view, WindowFold **fold, int worker, Relation target, const Row *rows, const FoldOrigin *origins, int n)
 {
 	char	   *sql = query_on_rows(view, target);
 	TupleDesc	desc;
@@ -280,35 +325,14 @@ fold_by_query(WindowView *view, WindowFold *fold, Relation target, const Row *ro
 	{
 		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
 		detoast(desc, values, nulls);
-		window_fold_rows(fold, &origins[DatumGetInt32(values[desc->natts - 1])], values, nulls, 0, 1);
-		window_state_store_late(fold, LATE_LINES);
+		if (i % RELIEF_ROWS == 0)
+			relieve(view, fold, worker);
+		window_fold_rows(*fold, &origins[DatumGetInt32(values[desc->natts - 1])], values, nulls, 0, 1);
 	}
 	SPI_finish();
 }
 
 /* ---------------------------------------------------------------- a batch */
-
-/* The view's groups from batch to batch. */
-static WindowFold *
-view_fold(WindowView *view)
-{
-	if (view->fold == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(view->context);
-
-		view->fold = window_fold_begin(view);
-		MemoryContextSwitchTo(old);
-	}
-	return view->fold;
-}
-
-void
-window_forget(WindowView *view)
-{
-	if (view->fold)
-		window_fold_end(view->fold);
-	view->fold = NULL;
-}
 
 void
 window_batch(WindowView *view, TargetTable *target, int worker,
@@ -319,12 +343,12 @@ window_batch(WindowView *view, TargetTable *target, int worker,
 
 	user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
 	if (target_alone(view))
-		fold_in_memory(view, fold, RelationGetDescr(target->rel), rows, origins, n);
+		fold_in_memory(view, &fold, worker, RelationGetDescr(target->rel), rows, origins, n);
 	else
-		fold_by_query(view, fold, target->rel, rows, origins, n);
+		fold_by_query(view, &fold, worker, target->rel, rows, origins, n);
 	window_state_store(fold, worker);
 	user_scope_end(&scope);
-	if (window_fold_size(fold) > (Size) kappa_worker_memory * 1024 / KEPT_SHARE)
+	if (too_large(fold))
 		window_forget(view);
 }
 

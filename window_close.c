@@ -33,6 +33,7 @@
 #include "window_state.h"
 
 #define TRIM_ROWS		10000	/* at a time: the transaction stays short */
+#define STEP_WINDOWS	100		/* put together in one transaction, where their ends have piled up */
 #define SESSION_STEP	(5 * USECS_PER_SEC) /* sessions end at any time: not looked for more often */
 
 /* Panes end earlier than the last window that they are in. */
@@ -202,6 +203,36 @@ trim(WindowView *view, TimestampTz upto)
 	catalog_end(&scope);
 }
 
+/* The first pane that ends behind the last close; false: there is none. */
+static bool
+first_open_pane(const WindowView *view, TimestampTz *start)
+{
+	CatalogScope scope;
+	CatalogArg	args[] = {{TIMESTAMPTZOID, TimestampTzGetDatum(Max(view->closed_upto, MIN_TIMESTAMP + view->span) - view->span), view->closed_upto == DT_NOBEGIN}};
+	bool		null;
+
+	catalog_begin(&scope);
+	(void) catalog_execute(psprintf("SELECT min(window_start) FROM %s WHERE window_start > coalesce($1, '-infinity')",
+									relation_name(view->state)), 1, args);
+	*start = DatumGetTimestampTz(catalog_value(0, 1, &null));
+	catalog_end(&scope);
+	return !null;
+}
+
+/*
+ * How far this close goes: what has ended during a long pause of the watermark is not put
+ * together in one transaction.
+ */
+static TimestampTz
+next_step(const WindowView *view, TimestampTz upto)
+{
+	TimestampTz from = view->closed_upto;
+
+	if (view->spec.kind == WINDOW_SESSION ? from == DT_NOBEGIN : !first_open_pane(view, &from))
+		return upto;
+	return Min(upto, Max(from, view->closed_upto) + STEP_WINDOWS * Max(view->span, USECS_PER_SEC));
+}
+
 static void
 close_view(WindowView *view, TimestampTz final, int workers)
 {
@@ -212,6 +243,7 @@ close_view(WindowView *view, TimestampTz final, int workers)
 		WindowFold *fold;
 		UserScope	scope;
 
+		upto = next_step(view, upto);
 		/* aggregates, equality and hashes may be his code */
 		user_scope_begin(&scope, view->owner, "pg_catalog, pg_temp");
 		fold = window_fold_begin(view);

@@ -31,14 +31,18 @@ PG_FUNCTION_INFO_V1(kappa_drop_window_view);
 
 /* ---------------------------------------------------------------- in common */
 
-/* search_path for deparsing and parsing what we make up ourselves */
+/* For deparsing and parsing what we make up ourselves: what is written must be read as the same. */
 int
-pin_search_path(void)
+pin_sql_settings(void)
 {
+	static const char *const pinned[][2] = {
+		{"search_path", "pg_catalog, pg_temp"}, {"TimeZone", "UTC"}, {"DateStyle", "ISO, MDY"},
+		{"IntervalStyle", "postgres"}, {"extra_float_digits", "1"}, {"standard_conforming_strings", "on"}
+	};
 	int			level = NewGUCNestLevel();
 
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; i < lengthof(pinned); i++)
+		(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	return level;
 }
 

@@ -30,8 +30,8 @@ extern void check_isolation(const char *function);
 /* The same of a view that is to be made, in the schema that CREATE VIEW would choose. */
 extern char *new_view_name(const char *name);
 
-/* search_path = pg_catalog for SQL of our own; undo with AtEOXact_GUC(false, level). */
-extern int	pin_search_path(void);
+/* Settings for SQL of our own (search_path = pg_catalog, ...); undo with AtEOXact_GUC(false, level). */
+extern int	pin_sql_settings(void);
 
 /* A statement with the caller's rights. */
 extern void execute_as_caller(const char *sql);

@@ -123,7 +123,7 @@ static void
 define_state(const WindowQuery *query, NewView *new, int32 number, Oid reader)
 {
 	CatalogScope scope;
-	int			level = pin_search_path();
+	int			level = pin_sql_settings();
 
 	new->state = psprintf("kappa.window_state_%d", number);
 	catalog_begin(&scope);
@@ -187,7 +187,7 @@ lateness_argument(FunctionCallInfo fcinfo, int number)
 static void
 define_batch(const WindowQuery *query, const NewView *new, bool replace)
 {
-	int			level = pin_search_path();
+	int			level = pin_sql_settings();
 
 	execute_as_caller(psprintf("CREATE %s VIEW %s AS %s", replace ? "OR REPLACE" : "", new->batch_name,
 							   window_outputs(query, window_batch_layer(query, NULL, NULL), NULL)));
@@ -197,7 +197,7 @@ define_batch(const WindowQuery *query, const NewView *new, bool replace)
 static void
 define_reading(const WindowQuery *query, const NewView *new, int32 id, bool replace)
 {
-	int			level = pin_search_path();
+	int			level = pin_sql_settings();
 
 	execute_as_caller(psprintf("CREATE %s VIEW %s AS %s", replace ? "OR REPLACE" : "", new->name, reading_query(query, id, new)));
 	AtEOXact_GUC(false, level);
@@ -299,7 +299,7 @@ check_columns(const WindowView *view, const WindowQuery *query, const NewView *n
 	TupleDesc	is = RelationGetDescr(reading);
 	TupleDesc	will;
 	SPIPlanPtr	plan;
-	int			level = pin_search_path();
+	int			level = pin_sql_settings();
 
 	SPI_connect();
 	plan = SPI_prepare(reading_query(query, view->id, new), 0, NULL);

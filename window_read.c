@@ -473,7 +473,7 @@ kappa_roll_up(PG_FUNCTION_ARGS)
 	require_tumbling(view, "kappa.roll_up()");
 	longer.size = *PG_GETARG_INTERVAL_P(2);
 	check_nesting(view, &longer);
-	level = pin_search_path();
+	level = pin_sql_settings();
 	sql = replace_layer(view_tree(view->reading), roll_up_layer(view, &longer));
 	SPI_connect();
 	if (SPI_execute(psprintf("CREATE VIEW %s AS %s", target, sql), false, 0) < 0)
