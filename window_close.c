@@ -17,14 +17,11 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/elog.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 
 #include "catalog.h"
 #include "target_table.h"
@@ -233,12 +230,19 @@ next_step(const WindowView *view, TimestampTz upto)
 	return Min(upto, Max(from, view->closed_upto) + STEP_WINDOWS * Max(view->span, USECS_PER_SEC));
 }
 
-static void
-close_view(WindowView *view, TimestampTz final, int workers)
+typedef struct Closing
 {
-	TimestampTz upto = final - view->lateness;
+	TimestampTz final;
+	int			workers;
+} Closing;
 
-	if (view->shared || workers > 1)
+static void
+close_view(WindowView *view, void *arg)
+{
+	const Closing *closing = arg;
+	TimestampTz upto = closing->final - view->lateness;
+
+	if (view->shared || closing->workers > 1)
 	{
 		WindowFold *fold;
 		UserScope	scope;
@@ -251,7 +255,7 @@ close_view(WindowView *view, TimestampTz final, int workers)
 		window_state_compact(fold, upto);
 		window_fold_end(fold);
 		user_scope_end(&scope);
-		view->shared = workers > 1 || others_are_open(view, upto);
+		view->shared = closing->workers > 1 || others_are_open(view, upto);
 	}
 	if (view->retention > 0)
 		trim(view, upto);
@@ -259,37 +263,10 @@ close_view(WindowView *view, TimestampTz final, int workers)
 	view->closed_upto = upto;
 }
 
-/* What is wrong with one view must keep neither the others nor the rows. */
 bool
 close_windows(WindowView *view, TimestampTz final, int workers)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool closed = true;
+	Closing		closing = {final, workers};
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		MemoryContextSwitchTo(context);
-		close_view(view, final, workers);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-		if (window_error_passes(error->sqlerrcode))
-			ThrowErrorData(error);
-		stop_window_view(view, psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message));
-		closed = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return closed;
+	return window_attempt(view, close_view, &closing);
 }

@@ -410,23 +410,23 @@ free_window_view(WindowView *view)
 }
 
 /*
- * stop: what is wrong with one view must not keep the subscription's worker from its
- * rows; it stops that view.
+ * What is wrong with one view must keep neither the others nor the rows: it stops that
+ * view, and false is returned.
  */
-static bool
-try_complete_view(WindowView *view, bool stop)
+bool
+window_attempt(WindowView *view, void (*work) (WindowView *view, void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool complete = false;
+	volatile bool done = false;
 
-	if (!stop)
-		return complete_view(view);
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
-		complete = complete_view(view);
+		MemoryContextSwitchTo(context);
+		work(view, arg);
 		ReleaseCurrentSubTransaction();
+		done = true;
 	}
 	PG_CATCH();
 	{
@@ -444,7 +444,24 @@ try_complete_view(WindowView *view, bool stop)
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	return complete;
+	return done;
+}
+
+static void
+complete(WindowView *view, void *exists)
+{
+	*(bool *) exists = complete_view(view);
+}
+
+/* stop: an error stops the view instead of the caller. */
+static bool
+try_complete_view(WindowView *view, bool stop)
+{
+	bool		exists = false;
+
+	if (!stop)
+		return complete_view(view);
+	return window_attempt(view, complete, &exists) && exists;
 }
 
 static List *

@@ -102,6 +102,9 @@ extern bool window_owner_may(const WindowView *view);
  */
 extern bool window_error_passes(int sqlstate);
 
+/* In a subtransaction; false: an error of the view's own has stopped it.  Others are raised. */
+extern bool window_attempt(WindowView *view, void (*work) (WindowView *view, void *arg), void *arg);
+
 /* Qualified and quoted name of a relation as it is now. */
 extern char *relation_name(Oid relid);
 

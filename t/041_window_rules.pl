@@ -11,29 +11,10 @@ use KappaTest qw(seed pick poll_until tool broker_folder);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
+use WindowTest;
 
 seed();
 my $node = start('window_rules', "kappa.fault = ''", "log_statement = none");
-my $columns = 'kafka_partition integer, kafka_offset bigint, user_id integer, page text, value double precision, ts timestamptz';
-
-sub click
-{
-	my ($ts, %more) = @_;
-	my %fields = (user_id => 1, page => '"/a"', value => 1, %more);
-
-	return '{' . join(', ', "\"ts\": \"$ts\"", map { "\"$_\": $fields{$_}" } sort keys %fields) . '}';
-}
-
-sub stream
-{
-	my ($name, $parts, @more) = @_;
-
-	sql("CREATE TABLE $name ($columns)");
-	topic($name, $parts);
-	subscribe($name, event_time => "'ts'", @more);
-}
-
-sub view { my ($name, $query, @more) = @_; return sql("SELECT kappa.create_window_view('$name', \$q\$$query\$q\$" . join('', map { ", $_" } @more) . ')'); }
 
 # "ERROR SQLSTATE message", as an owner or another role types it
 sub error_of

@@ -10,31 +10,11 @@ use KappaTest qw(seed pick poll_until tool);
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
+use WindowTest;
 
 seed();
 my $node = start('window_life', 'log_statement = none');
-my $columns = 'kafka_partition integer, kafka_offset bigint, user_id integer, page text, value double precision, ts timestamptz';
 my $w = "kappa.tumble(ts, '1 minute')";
-
-sub click
-{
-	my ($ts, %more) = @_;
-	my %fields = (user_id => 1, page => '"/a"', value => 1, %more);
-
-	return '{' . join(', ', "\"ts\": \"$ts\"", map { "\"$_\": $fields{$_}" } sort keys %fields) . '}';
-}
-
-sub stream
-{
-	my ($name, $parts, @more) = @_;
-
-	sql("CREATE TABLE $name ($columns)") unless sql("SELECT to_regclass('$name')");
-	topic($name, $parts);
-	subscribe($name, event_time => "'ts'", @more);
-}
-
-sub view { my ($name, $query, @more) = @_; return sql("SELECT kappa.create_window_view('$name', \$q\$$query\$q\$" . join('', map { ", $_" } @more) . ')'); }
-sub agrees { is(sql("SELECT count(*) FROM kappa.reconcile('$_[0]')"), 0, $_[1] // "$_[0]: reconcile finds nothing") or diag(sql("SELECT * FROM kappa.reconcile('$_[0]') LIMIT 5")); }
 
 # "SQLSTATE: message HINT: hint"
 sub error_of
@@ -97,9 +77,9 @@ for (
 }
 is(sql('SELECT count(*) FROM guarded'), 6, 'the rows went on');
 
-sql("CREATE TABLE parted ($columns) PARTITION BY RANGE (ts);
+sql("CREATE TABLE parted (" . click_columns() . ") PARTITION BY RANGE (ts);
 	CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM ('2026-01-01 00:00+00') TO ('2026-01-01 01:00+00');
-	CREATE TABLE parted_2 ($columns); CREATE TRIGGER drops BEFORE INSERT ON parted_2 FOR EACH ROW EXECUTE FUNCTION drops()");
+	CREATE TABLE parted_2 (" . click_columns() . "); CREATE TRIGGER drops BEFORE INSERT ON parted_2 FOR EACH ROW EXECUTE FUNCTION drops()");
 stream('parted', 1);
 view('parted_1m', "SELECT $w, count(*) AS n FROM parted GROUP BY 1");
 give('parted', click('2026-01-01T00:30:00Z'));
@@ -121,7 +101,7 @@ agrees('parted_1m');
 
 # ---------------------------------------------------------------- columns that the server computes
 
-sql("CREATE TABLE computed ($columns, twice double precision GENERATED ALWAYS AS (value * 2) STORED)");
+sql("CREATE TABLE computed (" . click_columns() . ", twice double precision GENERATED ALWAYS AS (value * 2) STORED)");
 sql("CREATE TABLE dimension (page text, number integer); INSERT INTO dimension VALUES ('/a', 1)");
 stream('computed', 1);
 for ("SELECT $w, sum(twice) FROM computed GROUP BY 1", "SELECT $w, twice, count(*) FROM computed GROUP BY 1, 2", "SELECT $w, count(*) FROM computed WHERE twice > 1 GROUP BY 1",
