@@ -4360,6 +4360,41 @@ COMMENT ON COLUMN kappa.stream_findings.confidence IS 'high, medium or low';
 COMMENT ON COLUMN kappa.stream_findings.inputs_age IS 'Age of the last sample of the history; NULL: all is read live';
 GRANT SELECT ON kappa.stream_findings TO PUBLIC;
 
+-- For health: bloat is a finding from 100 MB on, and no smaller relation is worth a page.  16 files (tables,
+-- their TOAST tables, or indexes) share 512 pages, each at least 32.  Sizes are asked for only where the
+-- catalog or the counters leave room for 100 MB (a page has a row or is empty); a locked relation is passed by.
+CREATE FUNCTION kappa.large_relations(indexes boolean, OUT relation regclass, OUT pages integer)
+RETURNS SETOF record
+LANGUAGE sql STABLE ROWS 16
+SET search_path = pg_catalog, pg_temp AS $$
+	WITH likely AS (
+		SELECT c.oid, c.reltoastrelid AS toast
+		  FROM pg_class c
+		  LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+		 WHERE NOT $1 AND c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
+		   AND (greatest(c.relpages, t.relpages) >= 6400
+		        OR greatest(pg_stat_get_live_tuples(c.oid) + pg_stat_get_dead_tuples(c.oid),
+		                    pg_stat_get_live_tuples(t.oid) + pg_stat_get_dead_tuples(t.oid)) >= 12800)
+		UNION ALL
+		SELECT c.oid, 0
+		  FROM pg_class c
+		  JOIN pg_index i ON i.indexrelid = c.oid
+		 WHERE $1 AND c.relkind = 'i' AND c.relpersistence <> 't' AND c.relam = (SELECT m.oid FROM pg_am m WHERE m.amname = 'btree')
+		   AND (c.relpages >= 6400 OR pg_stat_get_live_tuples(i.indrelid) + pg_stat_get_dead_tuples(i.indrelid) >= 12800)
+	), sized AS (
+		SELECT l.oid, kappa.relation_bytes(l.oid) AS bytes, coalesce(kappa.relation_bytes(nullif(l.toast, 0)), 0) AS toast_bytes
+		  FROM likely l
+	), taken AS (
+		SELECT s.oid, sum(1 + (s.toast_bytes > 0)::integer) OVER (ORDER BY s.bytes + s.toast_bytes DESC, s.oid) AS files
+		  FROM sized s
+		 WHERE s.bytes + s.toast_bytes >= 104857600
+	)
+	SELECT t.oid::regclass, greatest(32, least(256, 512 / max(t.files) OVER ()))::integer
+	  FROM taken t
+	 WHERE t.files <= 16
+$$;
+COMMENT ON FUNCTION kappa.large_relations(boolean) IS 'Internal: the largest tables, or B-trees, of 100 MB or more, and how many pages of each kappa.health looks at';
+
 -- Each area by itself: one that fails, or would have to wait for a lock, is one row and does not
 -- take the page with it.  A query gives severity, object, reason, advice, confidence, inputs_age.
 CREATE FUNCTION kappa.health_findings(OUT severity text, OUT area text, OUT object text, OUT reason text, OUT advice text,
@@ -4385,7 +4420,16 @@ BEGIN
 		('vacuum', 'SELECT severity, rel::text, reason, advice, confidence, inputs_age FROM kappa.vacuum_forecast'),
 		('vacuum blockers', 'SELECT severity, kind || '' '' || id, reason, advice, confidence, inputs_age FROM kappa.vacuum_blockers'),
 		('freezing', 'SELECT severity, coalesce(rel::text, database), reason, advice, confidence, inputs_age FROM kappa.freeze_status'),
-		('indexes', 'SELECT severity, coalesce(index_name, table_name), reason, advice, confidence, inputs_age FROM kappa.index_advice')
+		('indexes', 'SELECT severity, coalesce(index_name, table_name), reason, advice, confidence, inputs_age FROM kappa.index_advice'),
+		('table bloat', 'SELECT b.severity, b.relation::text, b.reason, b.advice, b.confidence, b.inputs_age
+			FROM kappa.large_relations(false) l CROSS JOIN kappa.table_bloat(l.relation, l.pages) b'),
+		('index bloat', 'SELECT b.severity, b.index::text, b.reason, b.advice, b.confidence, b.inputs_age
+			FROM kappa.large_relations(true) l CROSS JOIN kappa.index_bloat(l.relation, l.pages) b'),
+		-- the counters never forget: what has been quiet or HOT for the last hour of the history is over
+		('updates', 'SELECT h.severity, h.rel::text, h.reason, h.advice, h.confidence, h.inputs_age FROM kappa.hot_status h
+			WHERE h.severity = ''warn'' AND NOT coalesce((SELECT 2 * r.hot_updated_per_s >= r.updated_per_s FROM kappa.table_rate(h.rel) r), false)'),
+		-- confidence low: too few rows to tell
+		('stream WAL', 'SELECT severity, name, reason, advice, confidence, inputs_age FROM kappa.stream_wal WHERE confidence <> ''low''')
 	LOOP
 		BEGIN
 			RETURN QUERY EXECUTE format('SELECT x.severity, %L::text, x.object, x.reason, x.advice, x.confidence, date_trunc(''second'', x.inputs_age)
@@ -4420,7 +4464,7 @@ SELECT f.severity,
 
 COMMENT ON VIEW kappa.health IS 'The page to open first: one row a finding, worst first; empty where nothing is wrong';
 COMMENT ON COLUMN kappa.health.severity IS 'critical, warn, or unknown (could not be looked at); infos stay in the views themselves';
-COMMENT ON COLUMN kappa.health.area IS 'streams, settings, locks, slots, replication, indexes, ...; rights: this role does not see all';
+COMMENT ON COLUMN kappa.health.area IS 'streams, stream WAL, settings, locks, slots, replication, vacuum, vacuum blockers, freezing, indexes, table bloat, index bloat, updates; rights: this role does not see all';
 COMMENT ON COLUMN kappa.health.object IS 'What it is about';
 COMMENT ON COLUMN kappa.health.reason IS 'Why, with the numbers';
 COMMENT ON COLUMN kappa.health.advice IS 'SQL to copy; NULL: read the page of the runbook';

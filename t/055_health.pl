@@ -158,6 +158,43 @@ sql('DELETE FROM kappa.window_view; DELETE FROM kappa.late_row; DELETE FROM kapp
 	sql('DELETE FROM kappa.subscription');
 }
 
+# ---------------------------------------------------------------- bloat, updates
+
+# unlogged tables cost no WAL
+sql('CREATE UNLOGGED TABLE "Old Orders" (id integer, note text) WITH (autovacuum_enabled = off)');
+sql('ALTER TABLE "Old Orders" ALTER note SET STORAGE PLAIN');
+sql(q{INSERT INTO "Old Orders" SELECT g, repeat('x', 7000) FROM generate_series(1, 16000) g; SELECT pg_stat_force_next_flush()});
+is(sql('SELECT relation, pages FROM kappa.large_relations(false)'), '"Old Orders"|256', 'a large table, never analyzed, is found by its counters');
+unlike(health(), qr/bloat/, 'large is no finding');
+sql('DELETE FROM "Old Orders" WHERE id % 16 <> 0; VACUUM "Old Orders"');
+like(health(), qr/^warn table bloat public\."Old Orders": 11\d MB of 125 MB \(9\d\.\d %, /m, 'bloat');
+sql('SELECT pg_stat_reset()');
+like(health(), qr/^warn table bloat /m, 'the catalog tells of it where the counters do not');
+like(sql('SET ROLE nobody; SELECT string_agg(area || severity, \',\') FROM kappa.health'), qr/^rightsunknown(,settingswarn)?$/, 'a role with nothing learns of no pages, and of no error');
+sql(sql("SELECT advice FROM kappa.health WHERE area = 'table bloat'"));
+unlike(health(), qr/bloat/, 'after the advice');
+
+# each leaf page has 4 entries, and most of them go
+sql('CREATE UNLOGGED TABLE wide (id integer, n name) WITH (autovacuum_enabled = off)');
+sql("INSERT INTO wide SELECT g, 'x' FROM generate_series(1, 64000) g");
+sql('CREATE INDEX wide_n ON wide (id) INCLUDE (' . join(', ', ('n') x 30) . ')');
+unlike(health(), qr/bloat/, 'an index as built');
+sql('DELETE FROM wide WHERE id % 16 <> 0; VACUUM wide');
+like(health(), qr/^warn index bloat public\.wide_n: /m, 'an index that is nearly empty');
+sql(sql("SELECT advice FROM kappa.health WHERE area = 'index bloat'"));
+unlike(health(), qr/index bloat/, 'after the advice');
+
+sql('CREATE TABLE hits (id integer, n integer) WITH (autovacuum_enabled = off); CREATE INDEX hits_n ON hits (n)');
+sql('INSERT INTO hits SELECT g, g FROM generate_series(1, 10000) g; UPDATE hits SET n = n + 1; SELECT pg_stat_force_next_flush()');
+like(health(), qr/^warn updates public\.hits: of 10000 updates 0 \(0\.0 %\) were HOT/m, 'updates that are not HOT');
+sql('SELECT kappa.record_history()') for 1 .. 2;
+unlike(health(), qr/updates/, 'quiet since: over');
+sql('UPDATE hits SET n = n + 1; SELECT pg_stat_force_next_flush()');
+sql('SELECT kappa.record_history()');
+like(health(), qr/^warn updates /m, 'and again');
+sql('DROP TABLE "Old Orders", wide, hits');
+is(health(), '', 'all of it gone');
+
 # ---------------------------------------------------------------- cost
 
 sql(<<'END');
