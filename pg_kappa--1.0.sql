@@ -1429,11 +1429,16 @@ REVOKE ALL ON FUNCTION kappa.record_history(interval) FROM PUBLIC;
 
 CREATE FUNCTION kappa.history_state(OUT last timestamptz, OUT usable boolean, OUT reason text)
 RETURNS record
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	preloaded boolean := kappa.preloaded();		-- defines the setting, too
 	every interval := coalesce(current_setting('kappa.history_interval', true), '60 s')::interval;
 BEGIN
+	IF NOT has_table_privilege('kappa.server_history', 'SELECT') THEN
+		usable := false;
+		reason := 'rates are unknown: members of pg_monitor may read the history';
+		RETURN;
+	END IF;
 	SELECT max(h.until) INTO last FROM kappa.server_history h;
 	usable := last > clock_timestamp() - greatest(every * 3, interval '10 minutes');
 	reason := CASE
@@ -1455,7 +1460,7 @@ CREATE FUNCTION kappa.rates_of(relation oid,
 	OUT due_since timestamptz, OUT measured interval,
 	OUT inserted_per_s float8, OUT updated_per_s float8, OUT deleted_per_s float8, OUT hot_updated_per_s float8, OUT inputs_age interval)
 RETURNS SETOF record
-LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1000
+LANGUAGE plpgsql STABLE ROWS 1000
 SET search_path = pg_catalog, pg_temp SET jit = off SET max_parallel_workers_per_gather = 0 AS $$
 DECLARE
 	last timestamptz;
@@ -1463,6 +1468,9 @@ DECLARE
 	xids float8;
 BEGIN
 	SELECT h.last INTO last FROM kappa.history_state() h WHERE h.usable;
+	IF last IS NULL THEN
+		RETURN;
+	END IF;
 	SELECT min(w.until) INTO first FROM kappa.server_history w
 	 WHERE w.until >= last - interval '1 hour'
 	   AND w.until >= coalesce((SELECT max(x.until) FROM kappa.server_history x WHERE x.since IS NULL), '-infinity');
@@ -1497,7 +1505,7 @@ END
 $$;
 COMMENT ON FUNCTION kappa.rates_of(oid) IS 'Internal: rows of kappa.table_rates, of one table or (NULL) of all';
 
-CREATE VIEW kappa.table_rates AS
+CREATE VIEW kappa.table_rates WITH (security_barrier) AS
 SELECT r.rel, r.dead_per_s, r.ins_per_s, r.mods_per_s, r.xids_per_s, r.due_since, r.measured,
        r.inserted_per_s, r.updated_per_s, r.deleted_per_s, r.hot_updated_per_s, r.inputs_age
   FROM kappa.rates_of(NULL) r;
@@ -1535,16 +1543,26 @@ COMMENT ON FUNCTION kappa.table_rate(regclass) IS 'The row of kappa.table_rates 
 CREATE FUNCTION kappa.server_rate(OUT xids_per_s float8, OUT mxids_per_s float8, OUT wal_bytes_per_s float8,
 	OUT span interval, OUT inputs_age interval, OUT reason text)
 RETURNS record
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-	SELECT (b.next_xid - a.next_xid) / s.seconds, (b.next_mxid - a.next_mxid) / s.seconds,
-	       pg_wal_lsn_diff(b.wal, a.wal)::float8 / s.seconds, b.until - a.until,
-	       CASE WHEN s.seconds IS NOT NULL THEN clock_timestamp() - b.until END,
-	       CASE WHEN s.seconds IS NULL THEN coalesce(h.reason, 'rates are unknown: there is one sample yet') END
-	  FROM kappa.history_state() h
-	  LEFT JOIN kappa.server_history b ON h.usable AND b.until = h.last
-	  LEFT JOIN LATERAL (SELECT * FROM kappa.server_history x
-	                      WHERE x.until >= h.last - interval '1 hour' ORDER BY x.until LIMIT 1) a ON b.until IS NOT NULL
-	 CROSS JOIN LATERAL (SELECT nullif(extract(epoch FROM b.until - a.until), 0)::float8 AS seconds) s
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	state record;
+BEGIN
+	SELECT h.last, h.usable, h.reason INTO state FROM kappa.history_state() h;
+	IF state.usable THEN
+		SELECT (b.next_xid - a.next_xid) / s.seconds, (b.next_mxid - a.next_mxid) / s.seconds,
+		       pg_wal_lsn_diff(b.wal, a.wal)::float8 / s.seconds, b.until - a.until,
+		       CASE WHEN s.seconds IS NOT NULL THEN clock_timestamp() - b.until END,
+		       CASE WHEN s.seconds IS NULL THEN 'rates are unknown: there is one sample yet' END
+		  INTO xids_per_s, mxids_per_s, wal_bytes_per_s, span, inputs_age, reason
+		  FROM kappa.server_history b
+		  LEFT JOIN LATERAL (SELECT * FROM kappa.server_history x
+		                      WHERE x.until >= state.last - interval '1 hour' ORDER BY x.until LIMIT 1) a ON true
+		 CROSS JOIN LATERAL (SELECT nullif(extract(epoch FROM b.until - a.until), 0)::float8 AS seconds) s
+		 WHERE b.until = state.last;
+	ELSE
+		reason := state.reason;
+	END IF;
+END
 $$;
 COMMENT ON FUNCTION kappa.server_rate() IS 'Transaction ids, multixact ids and bytes of WAL per second, over the last hour of samples; where there is no history, NULLs and the reason';
 
@@ -1713,7 +1731,7 @@ COMMENT ON COLUMN kappa.vacuum_blockers.advice IS 'SQL that ends it';
 COMMENT ON COLUMN kappa.vacuum_blockers.confidence IS 'How sure this is: high';
 COMMENT ON COLUMN kappa.vacuum_blockers.inputs_age IS 'NULL: read live';
 
-CREATE VIEW kappa.vacuum_forecast AS
+CREATE VIEW kappa.vacuum_forecast WITH (security_barrier) AS
 WITH blocker AS (
 	SELECT b.* FROM kappa.vacuum_blockers b
 	 WHERE b.scope = 'tables'
@@ -1860,7 +1878,7 @@ COMMENT ON COLUMN kappa.vacuum_forecast.advice IS 'SQL to copy; NULL: nothing is
 COMMENT ON COLUMN kappa.vacuum_forecast.confidence IS 'high; medium above 16,777,216 rows, where the server''s own arithmetic rounds, and for a table that is due while nobody has measured for how long';
 COMMENT ON COLUMN kappa.vacuum_forecast.inputs_age IS 'Time since the table''s row count was last measured, by vacuum or analyze; NULL: never';
 
-CREATE VIEW kappa.freeze_status AS
+CREATE VIEW kappa.freeze_status WITH (security_barrier) AS
 WITH blocker AS (
 	SELECT b.* FROM kappa.vacuum_blockers b
 	 WHERE b.scope = 'tables'
@@ -2016,7 +2034,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION kappa.visibility_status(regclass, boolean) IS 'Pages of a table, or of all of them, that are all-visible and all-frozen, counted in the visibility map alone; exact: read a map of more than 256 pages as a whole';
 
-CREATE VIEW kappa.visibility_status AS
+CREATE VIEW kappa.visibility_status WITH (security_barrier) AS
 SELECT v.rel, v.pages, v.all_visible, v.all_visible_pct, v.all_frozen, v.all_frozen_pct,
        v.severity, v.reason, v.advice, v.confidence, v.inputs_age
   FROM kappa.visibility_status(NULL::regclass, false) v;
@@ -2128,11 +2146,13 @@ CREATE FUNCTION kappa.pgstattuple_says(relation oid, is_index boolean)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
-	-- pgstattuple may be installed in any schema
+	-- pgstattuple may be installed in any schema, and takes a relation that is gone for an internal error
 	place text := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pgstattuple');
 	answer text;
 BEGIN
-	IF is_index THEN
+	IF (SELECT c.oid FROM pg_class c WHERE c.oid = relation) IS NULL THEN
+		RETURN 'pgstattuple: there is no such relation';
+	ELSIF is_index THEN
 		EXECUTE format('SELECT format(''pgstatindex: %%s leaf pages, %%s internal, %%s deleted, %%s %%%% full'',
 			leaf_pages, internal_pages, deleted_pages, avg_leaf_density) FROM %I.pgstatindex($1::regclass)', place)
 			INTO answer USING relation;
@@ -2702,7 +2722,7 @@ COMMENT ON FUNCTION kappa.newpage_updates(oid) IS 'Internal: n_tup_newpage_upd, 
 
 -- The misses' causes are counted from 16 on.  On 15 only a table without any index tells by itself.
 -- OFFSET 0: each counter is read once.
-CREATE VIEW kappa.hot_status AS
+CREATE VIEW kappa.hot_status WITH (security_barrier) AS
 SELECT u.rel,
        u.upd,
        u.hot,
@@ -2816,7 +2836,7 @@ AS 'MODULE_PATHNAME', 'kappa_pages_unless_locked'
 LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION kappa.pages_unless_locked(regclass) IS 'Internal: pages of the main fork; NULL where somebody holds a lock that even a reader would wait for, or it is gone';
 
-CREATE VIEW kappa.buffer_usage AS
+CREATE VIEW kappa.buffer_usage WITH (security_barrier) AS
 SELECT u.rel,
        u.buffers,
        u.dirty,
@@ -3358,7 +3378,7 @@ $$;
 COMMENT ON FUNCTION kappa.checkpoints() IS 'Checkpoints by time and on request, whatever the version calls them';
 
 -- Upserts look for their rows in these indexes.  The names of streams are their owners'.
-CREATE VIEW kappa.upsert_keys AS
+CREATE VIEW kappa.upsert_keys WITH (security_barrier) AS
 SELECT i.indexrelid,
        pg_catalog.string_agg(CASE WHEN pg_catalog.pg_has_role(s.owner::oid, 'MEMBER'::text)
                                     OR pg_catalog.pg_has_role('pg_monitor'::name, 'MEMBER'::text)
@@ -3383,7 +3403,7 @@ GRANT SELECT ON kappa.upsert_keys TO PUBLIC;
 -- planner and every constraint can do with one.  The one to go is never a constraint's or one
 -- with a role; of two without, the younger.  Expressions and predicates are compared as text,
 -- which the server prints the same way for the same tree.
-CREATE VIEW kappa.index_advice AS
+CREATE VIEW kappa.index_advice WITH (security_barrier) AS
 WITH i AS MATERIALIZED (
 	SELECT x.indexrelid, x.indrelid, x.indisvalid, x.indisunique, x.indnkeyatts, x.indkey::text AS keys,
 	       n.nspname, t.relname AS table_name, ic.relname AS index_name, ic.relpages, ic.relam, t.relkind AS table_kind,
@@ -3571,7 +3591,7 @@ COMMENT ON COLUMN kappa.index_advice.confidence IS 'high, medium or low';
 COMMENT ON COLUMN kappa.index_advice.inputs_age IS 'How long scans have been counted for this index: since the last reset of the statistics, or since it was first seen';
 GRANT SELECT ON kappa.index_advice TO PUBLIC;
 
-CREATE VIEW kappa.slot_status AS
+CREATE VIEW kappa.slot_status WITH (security_barrier) AS
 SELECT s.slot_name::text AS slot_name,
        s.slot_type,
        s.plugin::text AS plugin,
@@ -3657,7 +3677,7 @@ COMMENT ON COLUMN kappa.slot_status.confidence IS 'high: all is read live';
 COMMENT ON COLUMN kappa.slot_status.inputs_age IS 'Age of the rate behind eta_lost; NULL: all is read live';
 GRANT SELECT ON kappa.slot_status TO PUBLIC;
 
-CREATE VIEW kappa.replication_lag AS
+CREATE VIEW kappa.replication_lag WITH (security_barrier) AS
 SELECT x.standby, x.pid, x.client, x.state, x.sync_state, x.sent_lag, x.replay_lag, x.replay_time,
        v.severity,
        CASE WHEN v.severity = 'unknown' THEN 'This role does not see how far it is.'
@@ -3718,7 +3738,7 @@ COMMENT ON COLUMN kappa.replication_lag.inputs_age IS 'NULL: all is read live';
 GRANT SELECT ON kappa.replication_lag TO PUBLIC;
 
 -- The chain follows the first blocker of each, which is who stands in front in the queue.
-CREATE VIEW kappa.lock_waits AS
+CREATE VIEW kappa.lock_waits WITH (security_barrier) AS
 WITH RECURSIVE w AS MATERIALIZED (
 	SELECT DISTINCT ON (l.pid) l.pid, l.locktype, l.mode, l.relation, l.transactionid, l.database, l.waitstart, pg_catalog.pg_blocking_pids(l.pid) AS blockers
 	  FROM pg_catalog.pg_locks l
@@ -3812,7 +3832,7 @@ GRANT SELECT ON kappa.lock_waits TO PUBLIC;
 
 -- A trap is a setting that this server shows to be harmful, or that needs one more fault to be:
 -- proof says which fact makes it one.
-CREATE VIEW kappa.config_traps AS
+CREATE VIEW kappa.config_traps WITH (security_barrier) AS
 WITH s AS MATERIALIZED (
 	-- not what this session has SET
 	SELECT g.name, g.reset_val AS setting, g.source NOT IN ('database', 'user', 'database user', 'client', 'session') AS of_server
@@ -4220,7 +4240,7 @@ COMMENT ON FUNCTION kappa.upgrade_check(integer) IS 'What stands in the way of p
 -- == section health ==
 -- What is wrong with the streams: one row a finding, for members of the owner and pg_monitor
 -- (kappa.subscriptions lets through nobody else).
-CREATE VIEW kappa.stream_findings AS
+CREATE VIEW kappa.stream_findings WITH (security_barrier) AS
 WITH s AS MATERIALIZED (
 	SELECT v.name, v.status, v.reason, v.since, v.next_step, v.lag, v.event_time, v.watermark_delay, b.id, w.failures, w.last_commit_time,
 	       pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - v.since) AS age
@@ -4451,7 +4471,7 @@ END
 $$;
 COMMENT ON FUNCTION kappa.health_findings() IS 'The rows of kappa.health, in no order';
 
-CREATE VIEW kappa.health AS
+CREATE VIEW kappa.health WITH (security_barrier) AS
 SELECT f.severity,
        f.area,
        f.object,
