@@ -2300,15 +2300,15 @@ BEGIN
 		IF r.severity IN ('warn', 'critical') THEN
 			-- when VACUUM truncates (should_attempt_truncation in vacuumlazy.c), and that is most of it
 			IF r.free_tail >= 0.8 * all_free AND (s.tail >= 1000 OR s.tail >= s.blocks / 16) THEN
-				r.advice := format('VACUUM %s', r.relation);
+				r.advice := format('VACUUM %s;', r.relation);
 				r.reason := r.reason || '; most of it is at the end of the file, where VACUUM gives it back';
 			ELSE
-				r.advice := format('VACUUM (FULL) %s', r.relation);
+				r.advice := format('VACUUM (FULL) %s;', r.relation);
 				r.reason := r.reason || format('; that locks the table against all use and needs %s beside it (pg_repack or pg_squeeze do it under a short lock)',
 					pg_size_pretty(r.needed + coalesce(r.toast_real - r.toast_reclaimable, 0)));
 			END IF;
 		ELSIF r.severity = 'info' THEN
-			r.advice := CASE WHEN r.dead >= 0.5 * r.reclaimable AND r.dead > 0 THEN format('VACUUM %s', r.relation) END;
+			r.advice := CASE WHEN r.dead >= 0.5 * r.reclaimable AND r.dead > 0 THEN format('VACUUM %s;', r.relation) END;
 			r.reason := r.reason || '; new rows will use it';
 		END IF;
 		IF $3 THEN
@@ -2419,7 +2419,7 @@ BEGIN
 		IF left_over THEN
 			r.severity := 'warn';
 			r.reason := 'it is invalid, left over by CREATE INDEX or REINDEX CONCURRENTLY: no query uses it, and writes may still feed it';
-			r.advice := format('DROP INDEX CONCURRENTLY %s', r.index);
+			r.advice := format('DROP INDEX CONCURRENTLY %s;', r.index);
 		ELSIF s.problem IS NOT NULL THEN
 			r.severity := 'unknown';
 			r.reason := s.problem;
@@ -2460,7 +2460,7 @@ BEGIN
 			END IF;
 			IF r.severity IN ('warn', 'critical') THEN
 				-- not possible concurrently: system catalogs, exclusion constraints
-				r.advice := format(CASE WHEN s.relation < 16384 OR s.indisexclusion THEN 'REINDEX INDEX %s' ELSE 'REINDEX INDEX CONCURRENTLY %s' END, r.index);
+				r.advice := format(CASE WHEN s.relation < 16384 OR s.indisexclusion THEN 'REINDEX INDEX %s;' ELSE 'REINDEX INDEX CONCURRENTLY %s;' END, r.index);
 				r.reason := r.reason || format('; it needs %s of free space beside it', pg_size_pretty(r.free_needed));
 			END IF;
 		END IF;
@@ -2504,7 +2504,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	       CASE WHEN s.problem IS NOT NULL THEN 'unknown' WHEN s.half_dead > 0 THEN 'info' ELSE 'ok' END,
 	       coalesce(s.problem, format('%s levels over %s leaf pages that are %s %% full; %s pages are deleted, %s half-dead', s.level, s.leaf,
 	                                  coalesce(round(s.density::numeric, 1), 0), s.deleted, s.half_dead)),
-	       CASE WHEN s.half_dead > 0 THEN format('VACUUM %s', i.indrelid::regclass) END,
+	       CASE WHEN s.half_dead > 0 THEN format('VACUUM %s;', i.indrelid::regclass) END,
 	       CASE WHEN s.pages_read = s.blocks THEN 'high' WHEN s.blocks IS NOT NULL THEN 'medium' END,
 	       NULL::interval
 	  FROM kappa.sample_indexes(array_remove(ARRAY[$1::oid], NULL), coalesce($2, 256), coalesce($3, false), greatest(1024, coalesce($2, 256)), '{}') s
@@ -2535,7 +2535,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	       || CASE WHEN j.many THEN '; random keys split pages all over the index: growing ones (a sequence, UUID version 7) would not, a lower fillfactor puts it off after a REINDEX' ELSE '' END
 	       || CASE WHEN s.index IS NULL THEN format('; the index of file %s was dropped or rewritten since', s.file) ELSE '' END
 	       || CASE WHEN s.cut THEN format('; max_bytes ended the scan at %s', s.to_lsn) ELSE '' END,
-	       CASE WHEN j.many AND s.index IS NOT NULL THEN format('ALTER INDEX %s SET (fillfactor = 70)', s.index::regclass) END,
+	       CASE WHEN j.many AND s.index IS NOT NULL THEN format('ALTER INDEX %s SET (fillfactor = 70);', s.index::regclass) END,
 	       CASE WHEN s.cut THEN 'medium' ELSE 'high' END,
 	       NULL::interval
 	  FROM kappa.split_records($1, $2, $3) s
@@ -4380,9 +4380,10 @@ COMMENT ON COLUMN kappa.stream_findings.confidence IS 'high, medium or low';
 COMMENT ON COLUMN kappa.stream_findings.inputs_age IS 'Age of the last sample of the history; NULL: all is read live';
 GRANT SELECT ON kappa.stream_findings TO PUBLIC;
 
--- For health: bloat is a finding from 100 MB on, and no smaller relation is worth a page.  16 files (tables,
--- their TOAST tables, or indexes) share 512 pages, each at least 32.  Sizes are asked for only where the
--- catalog or the counters leave room for 100 MB (a page has a row or is empty); a locked relation is passed by.
+-- For health: bloat is a finding from 100 MB on, and no smaller relation is worth a page.  16 tables (a TOAST
+-- table counts for itself) share 512 pages, each has at least 32; 8 indexes share 256, for index_bloat may read as
+-- many of their tables.  Sizes are asked for only where the catalog or the counters leave room for 100 MB (a page
+-- has a row or is empty); a locked relation is passed by.
 CREATE FUNCTION kappa.large_relations(indexes boolean, OUT relation regclass, OUT pages integer)
 RETURNS SETOF record
 LANGUAGE sql STABLE ROWS 16
@@ -4409,9 +4410,9 @@ SET search_path = pg_catalog, pg_temp AS $$
 		  FROM sized s
 		 WHERE s.bytes + s.toast_bytes >= 104857600
 	)
-	SELECT t.oid::regclass, greatest(32, least(256, 512 / max(t.files) OVER ()))::integer
-	  FROM taken t
-	 WHERE t.files <= 16
+	SELECT t.oid::regclass, least(256, 32 * b.files / max(t.files) OVER ())::integer
+	  FROM taken t, (SELECT CASE WHEN $1 THEN 8 ELSE 16 END AS files) b
+	 WHERE t.files <= b.files
 $$;
 COMMENT ON FUNCTION kappa.large_relations(boolean) IS 'Internal: the largest tables, or B-trees, of 100 MB or more, and how many pages of each kappa.health looks at';
 
