@@ -20,7 +20,7 @@ OBJS = \
 	kafka_probe.o monotonic.o \
 	value.o decode.o transform_query.o transform.o key_table.o index_entries.o upsert.o target_table.o \
 	dead_letter.o ingest_batch.o intake.o ingest_run.o ingest_launcher.o worker.o worker_stop.o worker_watch.o ingest_bgw.o \
-	windows.o window_grid.o partial.o window_query.o window_check.o window_layers.o window_view.o window_control.o window_make.o window_hops.o window_plan.o window_progress.o window_fold.o window_state.o window_batch.o window_close.o window_read.o watermark.o \
+	windows.o window_grid.o partial.o partial_type.o window_query.o window_check.o window_layers.o window_view.o window_control.o window_make.o window_hops.o window_plan.o window_progress.o window_fold.o window_state.o window_batch.o window_close.o window_read.o watermark.o \
 	vacuum.o visibility.o \
 	wal_scan.o wal.o stream_wal.o statistics.o \
 	core/address.o core/backoff.o core/batch.o core/csv.o core/json.o core/json_path.o core/scalar.o core/watermark.o core/window.o

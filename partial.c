@@ -1,6 +1,6 @@
 /*
  * partial.c
- *		Aggregates in parts, and the SQL type kappa.partial that holds one.
+ *		Aggregates in parts: what the type kappa.partial holds (partial_type.c).
  *
  * A partial is the tag of its aggregate and the bytes of its transition value: as
  * the aggregate's own serialize function gives them where the type is internal,
@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "catalog/pg_aggregate.h"
@@ -27,9 +29,11 @@
 #include "parser/parse_agg.h"
 #include "parser/parse_coerce.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/expandeddatum.h"
+#include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -40,59 +44,6 @@
 #include "partial.h"
 
 #define TAG_BYTES	sizeof(uint64)
-
-PG_FUNCTION_INFO_V1(kappa_partial_in);
-PG_FUNCTION_INFO_V1(kappa_partial_out);
-PG_FUNCTION_INFO_V1(kappa_partial_recv);
-PG_FUNCTION_INFO_V1(kappa_partial_send);
-PG_FUNCTION_INFO_V1(kappa_combine_step);
-PG_FUNCTION_INFO_V1(kappa_combine_final);
-
-/* ---------------------------------------------------------------- the type */
-
-static void
-require_superuser(void)
-{
-	if (!superuser())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to make a value of type kappa.partial"),
-				 errdetail("Its bytes are believed as they stand; only a superuser may restore them from a dump.")));
-}
-
-Datum
-kappa_partial_in(PG_FUNCTION_ARGS)
-{
-	require_superuser();
-	return byteain(fcinfo);
-}
-
-/* Hex whatever bytea_output says, so that a dump can always be read. */
-Datum
-kappa_partial_out(PG_FUNCTION_ARGS)
-{
-	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
-	size_t		len = VARSIZE_ANY_EXHDR(bytes);
-	char	   *text = palloc(len * 2 + 3);
-
-	text[0] = '\\';
-	text[1] = 'x';
-	text[2 + hex_encode(VARDATA_ANY(bytes), len, text + 2)] = '\0';
-	PG_RETURN_CSTRING(text);
-}
-
-Datum
-kappa_partial_recv(PG_FUNCTION_ARGS)
-{
-	require_superuser();
-	return bytearecv(fcinfo);
-}
-
-Datum
-kappa_partial_send(PG_FUNCTION_ARGS)
-{
-	return byteasend(fcinfo);
-}
 
 /* ---------------------------------------------------------------- resolving */
 
@@ -260,6 +211,36 @@ partial_tag(const PartialAgg *agg)
 	return tag;
 }
 
+static FastTransition
+fast_transition(Oid function)
+{
+	switch (function)
+	{
+		case F_INT4LARGER:
+		case F_DATE_LARGER:
+			return FAST_INT4_LARGER;
+		case F_INT4SMALLER:
+		case F_DATE_SMALLER:
+			return FAST_INT4_SMALLER;
+		case F_INT8LARGER:
+		case F_TIMESTAMP_LARGER:
+		case F_TIMESTAMPTZ_LARGER:
+			return FAST_INT8_LARGER;
+		case F_INT8SMALLER:
+		case F_TIMESTAMP_SMALLER:
+		case F_TIMESTAMPTZ_SMALLER:
+			return FAST_INT8_SMALLER;
+		case F_FLOAT8LARGER:
+			return FAST_FLOAT8_LARGER;
+		case F_FLOAT8SMALLER:
+			return FAST_FLOAT8_SMALLER;
+		case F_FLOAT8_ACCUM:
+			return FAST_FLOAT8_ACCUM;
+		default:
+			return FAST_NONE;
+	}
+}
+
 /* As the executor asks before it runs an aggregate. */
 static void
 check_rights(Oid aggregate, HeapTuple tuple)
@@ -301,6 +282,7 @@ partial_agg_init(PartialAgg *agg, Oid aggregate, const Oid *argtypes, int nargs,
 	agg->transtype = resolve_transtype(form, aggregate, resulttype);
 	agg->serialized = agg->transtype == INTERNALOID;
 	get_typlenbyval(agg->transtype, &agg->translen, &agg->transbyval);
+	agg->fast = fast_transition(form->aggtransfn);
 	agg->counts = form->aggtransfn == F_INT8INC || form->aggtransfn == F_INT8INC_ANY;
 	check_rights(aggregate, tuple);
 	init_functions(agg, form, argtypes);
@@ -361,6 +343,57 @@ first_value(const PartialAgg *agg, AggValue *value, AggContext *context, Datum f
 	set_value(agg, value, context, first, false);
 }
 
+/*
+ * The commonest transitions without a call, and with what the server's functions would
+ * give; false: call the function.  The state is a value of ours already, and neither it nor
+ * the argument is NULL.
+ */
+static inline bool
+advance_fast(const PartialAgg *agg, AggValue *value, Datum arg)
+{
+	double	   *state;
+	double		n;
+	double		sum;
+	double		square;
+
+	switch (agg->fast)
+	{
+		case FAST_INT4_LARGER:
+			value->value = DatumGetInt32(arg) > DatumGetInt32(value->value) ? arg : value->value;
+			return true;
+		case FAST_INT4_SMALLER:
+			value->value = DatumGetInt32(arg) < DatumGetInt32(value->value) ? arg : value->value;
+			return true;
+		case FAST_INT8_LARGER:
+			value->value = DatumGetInt64(arg) > DatumGetInt64(value->value) ? arg : value->value;
+			return true;
+		case FAST_INT8_SMALLER:
+			value->value = DatumGetInt64(arg) < DatumGetInt64(value->value) ? arg : value->value;
+			return true;
+		case FAST_FLOAT8_LARGER:
+			value->value = float8_gt(DatumGetFloat8(value->value), DatumGetFloat8(arg)) ? value->value : arg;
+			return true;
+		case FAST_FLOAT8_SMALLER:
+			value->value = float8_lt(DatumGetFloat8(value->value), DatumGetFloat8(arg)) ? value->value : arg;
+			return true;
+		case FAST_FLOAT8_ACCUM:
+			/* Youngs and Cramer, as in float8_accum; what overflows is for that function to tell */
+			state = (double *) ARR_DATA_PTR((ArrayType *) DatumGetPointer(value->value));
+			n = state[0] + 1.0;
+			sum = state[1] + DatumGetFloat8(arg);
+			square = DatumGetFloat8(arg) * n - sum;
+			square = state[2] + square * square / (n * state[0]);
+			if (!(state[0] > 0.0) || !isfinite(sum) || !isfinite(square))
+				return false;
+			state[0] = n;
+			state[1] = sum;
+			state[2] = square;
+			return true;
+		default:
+			return false;
+	}
+}
+
 void
 agg_value_advance(PartialAgg *agg, AggValue *value, AggContext *context,
 				  const Datum *args, const bool *nulls)
@@ -385,6 +418,8 @@ agg_value_advance(PartialAgg *agg, AggValue *value, AggContext *context,
 		}
 		if (value->null)
 			return;
+		if (agg->fast != FAST_NONE && advance_fast(agg, value, args[0]))
+			return;
 	}
 	InitFunctionCallInfoData(*fcinfo, &agg->transition, agg->nargs + 1, agg->collation,
 							 (Node *) context->state, NULL);
@@ -404,9 +439,8 @@ agg_value_advance(PartialAgg *agg, AggValue *value, AggContext *context,
 
 /* ---------------------------------------------------------------- bytes */
 
-/* A state's bytes, behind the tag, as a value again; in the current context. */
-static Datum
-state_of(PartialAgg *agg, Datum partial, Node *call)
+Datum
+agg_state_of(PartialAgg *agg, Datum partial, Node *call)
 {
 	bytea	   *bytes = DatumGetByteaPP(partial);
 	size_t		len = VARSIZE_ANY_EXHDR(bytes);
@@ -515,8 +549,8 @@ agg_value_partial(PartialAgg *agg, const AggValue *value, AggContext *context, D
 
 /* ---------------------------------------------------------------- combining */
 
-static void
-combine_state(PartialAgg *agg, AggValue *value, AggContext *context, Node *call, Datum other)
+void
+agg_value_combine_state(PartialAgg *agg, AggValue *value, AggContext *context, Node *call, Datum other)
 {
 	LOCAL_FCINFO(fcinfo, 2);
 	Datum		new;
@@ -544,125 +578,13 @@ void
 agg_value_combine(PartialAgg *agg, AggValue *value, AggContext *context, Datum partial, bool null)
 {
 	if (!null)
-		combine_state(agg, value, context, (Node *) context->state,
-					  state_of(agg, partial, (Node *) context->state));
+		agg_value_combine_state(agg, value, context, (Node *) context->state,
+					  agg_state_of(agg, partial, (Node *) context->state));
 }
 
 void
 agg_value_merge(PartialAgg *agg, AggValue *value, AggContext *context, const AggValue *other)
 {
 	if (!other->null)
-		combine_state(agg, value, context, (Node *) context->state, other->value);
-}
-
-/* State of kappa.combine in one group. */
-typedef struct CombineState
-{
-	PartialAgg *agg;
-	AggContext	context;		/* memory: the group's */
-	AggValue	value;
-} CombineState;
-
-/* The aggregate and its result's type are constants of the call. */
-static PartialAgg *
-combined_aggregate(FunctionCallInfo fcinfo)
-{
-	PartialAgg *agg = fcinfo->flinfo->fn_extra;
-	Oid			aggregate = PG_GETARG_OID(2);
-	Oid			resulttype = get_fn_expr_argtype(fcinfo->flinfo, 3);
-	MemoryContext old;
-	Oid		   *argtypes;
-	int			nargs;
-	Oid			declared;
-
-	if (agg != NULL && agg->aggregate == aggregate)
-		return agg;
-	declared = get_func_rettype(aggregate);
-	if (!IsPolymorphicType(declared) && declared != resulttype)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("aggregate %s does not return %s", format_procedure(aggregate),
-						format_type_be(resulttype))));
-	(void) get_func_signature(aggregate, &argtypes, &nargs);
-	for (int i = 0; i < nargs; i++)
-		if (IsPolymorphicType(argtypes[i]))
-			argtypes[i] = resulttype;
-	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-	agg = palloc(sizeof(PartialAgg));
-	partial_agg_init(agg, aggregate, argtypes, nargs, resulttype, PG_GET_COLLATION());
-	fcinfo->flinfo->fn_extra = agg;
-	MemoryContextSwitchTo(old);
-	return agg;
-}
-
-static CombineState *
-combine_begin(FunctionCallInfo fcinfo)
-{
-	MemoryContext memory;
-	MemoryContext old;
-	CombineState *state;
-
-	if (!AggCheckCallContext(fcinfo, &memory))
-		elog(ERROR, "kappa.combine_step called outside of an aggregate");
-	old = MemoryContextSwitchTo(memory);
-	state = palloc0(sizeof(CombineState));
-	state->agg = combined_aggregate(fcinfo);
-	state->context.memory = memory;
-	agg_value_start(state->agg, &state->value, &state->context);
-	MemoryContextSwitchTo(old);
-	return state;
-}
-
-/*
- * kappa.combine_step(internal, kappa.partial, regprocedure, anyelement): the
- * transition of kappa.combine.  The last argument is only a type.
- */
-Datum
-kappa_combine_step(PG_FUNCTION_ARGS)
-{
-	CombineState *state;
-
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("kappa.combine needs an aggregate")));
-	state = PG_ARGISNULL(0) ? combine_begin(fcinfo) : (CombineState *) PG_GETARG_POINTER(0);
-	if (!PG_ARGISNULL(1))
-		combine_state(state->agg, &state->value, &state->context, fcinfo->context,
-					  state_of(state->agg, PG_GETARG_DATUM(1), fcinfo->context));
-	PG_RETURN_POINTER(state);
-}
-
-/* kappa.combine_final(internal, kappa.partial, regprocedure, anyelement): the result. */
-Datum
-kappa_combine_final(PG_FUNCTION_ARGS)
-{
-	LOCAL_FCINFO(call, FUNC_MAX_ARGS);
-	CombineState *state;
-	PartialAgg *agg;
-	Datum		result;
-
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	state = (CombineState *) PG_GETARG_POINTER(0);
-	agg = state->agg;
-	if (!OidIsValid(agg->final.fn_oid))
-	{
-		if (state->value.null)
-			PG_RETURN_NULL();
-		PG_RETURN_DATUM(MakeExpandedObjectReadOnly(state->value.value, state->value.null, agg->translen));
-	}
-	if (agg->final.fn_strict && (state->value.null || agg->nfinal > 1))
-		PG_RETURN_NULL();
-	InitFunctionCallInfoData(*call, &agg->final, agg->nfinal, agg->collation, fcinfo->context, NULL);
-	call->args[0].value = MakeExpandedObjectReadOnly(state->value.value, state->value.null, agg->translen);
-	call->args[0].isnull = state->value.null;
-	for (int i = 1; i < agg->nfinal; i++)
-	{
-		call->args[i].value = (Datum) 0;
-		call->args[i].isnull = true;
-	}
-	result = FunctionCallInvoke(call);
-	fcinfo->isnull = call->isnull;
-	return result;
+		agg_value_combine_state(agg, value, context, (Node *) context->state, other->value);
 }

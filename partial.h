@@ -25,6 +25,19 @@ typedef struct AggContext
 
 extern AggContext *agg_context_create(MemoryContext memory);
 
+/* Transitions that need no call */
+typedef enum FastTransition
+{
+	FAST_NONE = 0,
+	FAST_INT4_LARGER,
+	FAST_INT4_SMALLER,
+	FAST_INT8_LARGER,
+	FAST_INT8_SMALLER,
+	FAST_FLOAT8_LARGER,
+	FAST_FLOAT8_SMALLER,
+	FAST_FLOAT8_ACCUM
+} FastTransition;
+
 /* One aggregate, resolved. */
 typedef struct PartialAgg
 {
@@ -35,6 +48,7 @@ typedef struct PartialAgg
 	bool		transbyval;
 	int			nargs;			/* of each transition, without the state */
 	int			nfinal;			/* of the final function, with the state */
+	FastTransition fast;
 	bool		counts;			/* count(*), count(x): a bigint that is incremented */
 	bool		serialized;		/* the state is internal: bytes by its own functions */
 	bool		as_text;		/* the state's bytes hold numbers of this database: text in the partial */
@@ -78,6 +92,12 @@ extern void agg_value_combine(PartialAgg *agg, AggValue *value, AggContext *cont
 
 /* Another value of the same aggregate and context, not used any more afterwards. */
 extern void agg_value_merge(PartialAgg *agg, AggValue *value, AggContext *context, const AggValue *other);
+
+/* The same in kappa.combine, whose call is not ours. */
+extern void agg_value_combine_state(PartialAgg *agg, AggValue *value, AggContext *context, Node *call, Datum other);
+
+/* A state's bytes, behind the tag, as a value again; in the current memory context. */
+extern Datum agg_state_of(PartialAgg *agg, Datum partial, Node *call);
 
 /* In the current memory context; false: NULL. */
 extern bool agg_value_partial(PartialAgg *agg, const AggValue *value, AggContext *context,

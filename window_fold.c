@@ -102,6 +102,15 @@ mix(uint64 x)
 	return x ^ (x >> 33);
 }
 
+/* As stored, most often: only what is compressed or out of line has to be fetched. */
+static inline struct varlena *
+plain_bytes(Datum value)
+{
+	struct varlena *bytes = (struct varlena *) DatumGetPointer(value);
+
+	return VARATT_IS_COMPRESSED(bytes) || VARATT_IS_EXTERNAL(bytes) ? PG_DETOAST_DATUM_PACKED(value) : bytes;
+}
+
 static inline uint64
 value_hash(ViewKey *key, Datum value, uint64 seed)
 {
@@ -111,7 +120,7 @@ value_hash(ViewKey *key, Datum value, uint64 seed)
 		return mix((uint64) value ^ seed);
 	if (key->kind == KEY_OTHER)
 		return DatumGetUInt64(FunctionCall2Coll(&key->hash, key->collation, value, Int64GetDatum((int64) seed)));
-	bytes = PG_DETOAST_DATUM_PACKED(value);
+	bytes = plain_bytes(value);
 	return hash_bytes_extended((unsigned char *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes), seed);
 }
 
@@ -135,8 +144,8 @@ same_value(ViewKey *key, Datum a, Datum b)
 		return a == b;
 	if (key->kind == KEY_OTHER)
 		return DatumGetBool(FunctionCall2Coll(&key->equal, key->collation, a, b));
-	x = PG_DETOAST_DATUM_PACKED(a);
-	y = PG_DETOAST_DATUM_PACKED(b);
+	x = plain_bytes(a);
+	y = plain_bytes(b);
 	return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
 		memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
 }

@@ -67,8 +67,6 @@ create_state_indexes(const WindowQuery *query, const char *table)
 
 	catalog_execute(psprintf("CREATE INDEX ON %s (%s)", table,
 							 session ? "key_hash, window_start" : "window_start, key_hash"), 0, NULL);
-	if (session)
-		catalog_execute(psprintf("CREATE INDEX ON %s USING brin (window_start)", table), 0, NULL);
 	if (query->keys == NIL)
 		return;
 	initStringInfo(&sql);
