@@ -2169,11 +2169,11 @@ COMMENT ON FUNCTION kappa.pgstattuple_says(oid, boolean) IS 'For exact => true: 
 
 CREATE FUNCTION kappa.bloat_severity(bytes double precision, total double precision)
 RETURNS text
-LANGUAGE sql IMMUTABLE AS $$
-	SELECT CASE WHEN bytes >= 0.5 * total AND bytes >= 1073741824 THEN 'critical'
+LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN bytes >= 0.5 * total AND bytes >= 1073741824 THEN 'critical'
 		WHEN bytes >= 0.3 * total AND bytes >= 104857600 THEN 'warn'
 		WHEN bytes >= 0.2 * total AND bytes >= 1048576 THEN 'info'
-		ELSE 'ok' END $$;
+		ELSE 'ok' END;
 COMMENT ON FUNCTION kappa.bloat_severity(double precision, double precision) IS 'Level of so many reclaimable bytes of a file: critical from 50 % and 1 GB on, warn from 30 % and 100 MB, info from 20 % and 1 MB';
 
 CREATE TYPE kappa.table_bloat_row AS (
@@ -3019,9 +3019,11 @@ DECLARE
 	now_distinct double precision;
 	d record;
 BEGIN
-	SELECT quote_ident(t.attname) AS name, format_type(t.atttypid, -1) AS type, n.nspname AS schema, c.relname AS relation, t.attname, greatest(c.reltuples, 0) AS reltuples
+	-- to a domain's base type: its CHECK is the table owner's code, and would run as the caller
+	SELECT quote_ident(t.attname) AS name, format_type(coalesce(nullif(y.typbasetype, 0), y.oid), -1) AS type,
+	       n.nspname AS schema, c.relname AS relation, t.attname, greatest(c.reltuples, 0) AS reltuples
 	  INTO STRICT a
-	  FROM pg_attribute t JOIN pg_class c ON c.oid = t.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+	  FROM pg_attribute t JOIN pg_type y ON y.oid = t.atttypid JOIN pg_class c ON c.oid = t.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 	 WHERE t.attrelid = stats_distance.rel AND t.attnum = stats_distance.attnum;
 	SELECT p.null_frac, p.n_distinct, p.most_common_vals, p.most_common_freqs, p.histogram_bounds
 	  INTO STRICT s

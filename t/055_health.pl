@@ -134,6 +134,12 @@ is(join(' ', @severities), join(' ', sort { index('critical warn unknown', $a) <
 sql('CREATE ROLE nobody; CREATE ROLE watcher IN ROLE pg_monitor');
 is(sql('SET ROLE nobody; SELECT count(*) FROM kappa.stream_findings'), 0, 'others see nothing of it');
 is(sql('SET ROLE watcher; SELECT count(*) > 0 FROM kappa.stream_findings'), 't', 'members of pg_monitor do');
+sql(q{CREATE ROLE curious; CREATE FUNCTION leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN RAISE NOTICE 'learned: %', $1; RETURN true; END $$});
+{
+	my (undef, $out, $learned) = $node->psql('postgres', "SET ROLE curious; SET client_min_messages = notice; SELECT count(*) FROM kappa.stream_findings WHERE leak(reason) AND leak(object)");
+
+	is("$out|$learned", '0|', 'a function in the query sees nothing of what its caller may not');
+}
 sql('DELETE FROM kappa.window_view; DELETE FROM kappa.late_row; DELETE FROM kappa.subscription; DELETE FROM kappa.position; DELETE FROM kappa.dead_letter');
 
 # ---------------------------------------------------------------- one area that fails
