@@ -1584,6 +1584,13 @@ AS 'MODULE_PATHNAME', 'kappa_require_monitor'
 LANGUAGE C STABLE STRICT;
 COMMENT ON FUNCTION kappa.require_monitor() IS 'Internal: true, or an error with a hint for who is not a member of pg_monitor';
 
+-- A line end in a name would end the comment, and what stands behind it be pasted as SQL.
+CREATE FUNCTION kappa.one_line(words text)
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN pg_catalog.translate(words, E'\n\r', '  ');
+COMMENT ON FUNCTION kappa.one_line(text) IS 'Internal: words without line ends, for comments and commands of psql in advice';
+
 CREATE FUNCTION kappa.autovacuum_state(
 	OUT relation oid,
 	OUT main oid,
@@ -1705,7 +1712,7 @@ SELECT j.kind, j.id, j.pid, j.database, j.scope, j.xmin, j.xmin_age, j.since, j.
             WHEN 'backend' THEN pg_catalog.format(
                  CASE WHEN j.state = 'active' THEN 'SELECT pg_catalog.pg_cancel_backend(%s);' ELSE 'SELECT pg_catalog.pg_terminate_backend(%s);' END, j.pid)
             WHEN 'prepared transaction' THEN pg_catalog.format('ROLLBACK PREPARED %L;', j.id)
-                 || CASE WHEN j.scope = 'tables' THEN '' ELSE pg_catalog.format(' -- in database %I', j.database) END
+                 || CASE WHEN j.scope = 'tables' THEN '' ELSE ' -- in database ' || kappa.one_line(pg_catalog.quote_ident(j.database)) END
             WHEN 'replication slot' THEN CASE WHEN j.active
                  THEN 'ALTER SYSTEM SET hot_standby_feedback = off; -- on the standby, or let its consumer read on'
                  ELSE pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L); -- if its consumer is gone for good', j.id) END
@@ -1847,8 +1854,13 @@ SELECT c.oid::regclass, NULL, NULL, NULL, NULL, NULL, NULL, false, false, false,
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  CROSS JOIN LATERAL (SELECT c.reltuples < 0 AND EXISTS (
-	SELECT FROM pg_catalog.pg_partition_tree(c.oid) t JOIN pg_catalog.pg_class l ON l.oid = t.relid
-	 WHERE t.isleaf AND l.relpages > 0) AS stale) p
+	-- pg_partition_tree() would lock every partition, and wait for it
+	WITH RECURSIVE part AS (
+		SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid
+		UNION ALL
+		SELECT i.inhrelid FROM part q JOIN pg_catalog.pg_inherits i ON i.inhparent = q.inhrelid)
+	SELECT FROM part q JOIN pg_catalog.pg_class l ON l.oid = q.inhrelid
+	 WHERE l.relkind <> 'p' AND l.relpages > 0) AS stale) p
  WHERE c.relkind = 'p' AND c.relpersistence <> 't' AND kappa.require_monitor();
 
 COMMENT ON VIEW kappa.vacuum_forecast IS 'What autovacuum would decide now, for each table of this database and each TOAST table, by its own arithmetic; columns that PostgreSQL 19''s pg_stat_autovacuum_scores has mean the same';
@@ -1960,7 +1972,7 @@ SELECT j.kind, j.rel, j.database, j.age, j.mxid_age, j.freeze_max_age, j.multixa
             WHEN j.blocked THEN j.unblock
             WHEN NOT (j.forced OR j.is_warn OR j.is_critical) THEN NULL
             WHEN j.kind = 'table' THEN pg_catalog.format('VACUUM (FREEZE) %s;', j.name)
-            ELSE pg_catalog.format('VACUUM (FREEZE); -- in database %I', j.database) END AS advice,
+            ELSE 'VACUUM (FREEZE); -- in database ' || kappa.one_line(pg_catalog.quote_ident(j.database)) END AS advice,
        'high'::text AS confidence,
        NULL::interval AS inputs_age
   FROM judged j;
@@ -4077,7 +4089,7 @@ BEGIN
 	-- the cluster
 	RETURN QUERY
 	SELECT 'prepared transactions', p.gid, true, 'critical', format('Prepared in database %s by %s; pg_upgrade refuses to run.', p.database, p.owner),
-	       format('ROLLBACK PREPARED %L; -- or COMMIT PREPARED, in database %I', p.gid, p.database), 'high', NULL::interval
+	       format('ROLLBACK PREPARED %L; -- or COMMIT PREPARED, in database %s', p.gid, kappa.one_line(quote_ident(p.database))), 'high', NULL::interval
 	  FROM pg_prepared_xacts p;
 	RETURN QUERY
 	SELECT 'invalid databases', d.datname::text, true, 'critical', 'DROP DATABASE was interrupted: nobody can connect to it.',
@@ -4097,7 +4109,7 @@ BEGIN
 	IF target >= 18 THEN
 		RETURN QUERY
 		SELECT 'md5 passwords', m.role, false, 'warn', 'Its password is stored as MD5, which 18 still takes with a warning and a later version will not.',
-		       format('\password %s', quote_ident(m.role)), 'high', NULL::interval
+		       format('\password %s', kappa.one_line(quote_ident(m.role))), 'high', NULL::interval
 		  FROM kappa.md5_roles m;
 		IF NOT pg_has_role('pg_monitor', 'MEMBER') THEN
 			RETURN QUERY SELECT 'md5 passwords', 'cluster', false, 'unknown', 'This role does not see how passwords are stored.',
@@ -4228,7 +4240,7 @@ BEGIN
 	       '-- vacuumdb --all --analyze-in-stages' || CASE WHEN target >= 18 THEN ' --missing-stats-only' ELSE '' END, 'high', NULL::interval;
 	RETURN QUERY
 	SELECT 'other databases', string_agg(quote_ident(d.datname), ', ' ORDER BY d.datname), false, 'unknown',
-	       'Their tables, views and extensions are seen from inside only.', format('\c %s', quote_ident(min(d.datname))), NULL, NULL::interval
+	       'Their tables, views and extensions are seen from inside only.', format('\c %s', kappa.one_line(quote_ident(min(d.datname)))), NULL, NULL::interval
 	  FROM pg_database d WHERE d.datallowconn AND d.datname NOT IN (current_database(), 'template1')
 	HAVING count(*) > 0;
 END
@@ -4464,7 +4476,7 @@ BEGIN
 			severity := 'unknown';
 			object := NULL;
 			reason := format('It could not be looked at: %s.', sqlerrm);
-			advice := CASE WHEN hint <> '' THEN '-- ' || hint END;
+			advice := CASE WHEN hint <> '' THEN '-- ' || kappa.one_line(hint) END;
 			confidence := NULL;
 			inputs_age := NULL;
 			RETURN NEXT;

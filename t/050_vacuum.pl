@@ -465,6 +465,33 @@ for my $case ([ "kappa.mvcc_versions('held', 99)", '22023', 'Leave blk out' ], [
 	like($error, qr/ERROR:  $case->[1]: .*HINT:  .*$case->[2]/s, $case->[0]);
 }
 
+# ------------------------------------------------------------ names and locks
+
+# a partition that somebody has locked holds up nothing
+sql('CREATE TABLE divided (id int) PARTITION BY RANGE (id); CREATE TABLE divided_1 PARTITION OF divided FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+	CREATE TABLE divided_11 PARTITION OF divided_1 FOR VALUES FROM (0) TO (10); INSERT INTO divided VALUES (1)');
+sql('VACUUM divided_11');
+{
+	my $locker = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE divided_11 IN ACCESS EXCLUSIVE MODE');
+	is(sql("SET lock_timeout = '100ms'; SELECT severity, advice FROM kappa.vacuum_forecast WHERE rel = 'divided'::regclass"), 'info|ANALYZE public.divided;', 'a locked partition is not waited for');
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+}
+
+# a line end in a name does not end a comment
+{
+	my $name = "two\nSELECT 1/0; --";
+
+	sql(qq{CREATE DATABASE "$name"});
+	$node->safe_psql($name, "BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'elsewhere'");
+	is(sql("SELECT advice FROM kappa.vacuum_blockers WHERE id = 'elsewhere'"), qq{ROLLBACK PREPARED 'elsewhere'; -- in database "two SELECT 1/0; --"}, 'a name of two lines stays in its comment');
+	is(sql(q{SELECT count(*), count(*) FILTER (WHERE advice ~ E'\n') FROM kappa.upgrade_check(18) WHERE check_name = 'prepared transactions'}), '1|0', 'also of upgrade_check');
+	$node->safe_psql($name, "ROLLBACK PREPARED 'elsewhere'");
+	sql(qq{DROP DATABASE "$name"});
+}
+
 # ------------------------------------------------------------ rights
 
 my @objects = ('kappa.vacuum_forecast', 'kappa.vacuum_blockers', 'kappa.freeze_status', 'kappa.visibility_status', "kappa.visibility_status('held')", "kappa.mvcc_versions('held')");
