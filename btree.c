@@ -358,12 +358,35 @@ count_page(IndexSample *sample, Page page, BlockNumber block)
 	spread_add(&sample->spread, sample->page_bytes);
 }
 
-/* A copy of the page; false: it is none of a B-tree.  A page that is all zeroes counts as deleted. */
+/* Whether each line pointer leads to an entry of its length within the page; the reader's own check sees the header only. */
+static bool
+entries_are_sound(Page page, BTPageOpaque opaque)
+{
+	Size		upto = ((PageHeader) page)->pd_special;
+	OffsetNumber last = PageGetMaxOffsetNumber(page);
+
+	if (!P_RIGHTMOST(opaque) && last < P_HIKEY)
+		return false;
+	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
+	{
+		ItemId		item = PageGetItemId(page, i);
+
+		if (!ItemIdHasStorage(item) || ItemIdGetOffset(item) < ((PageHeader) page)->pd_upper ||
+			ItemIdGetOffset(item) + ItemIdGetLength(item) > upto ||
+			ItemIdGetLength(item) < sizeof(IndexTupleData) ||
+			IndexTupleSize((IndexTuple) PageGetItem(page, item)) > ItemIdGetLength(item))
+			return false;
+	}
+	return true;
+}
+
+/* A copy of the page; false: it is none of a B-tree, or damaged.  A page that is all zeroes counts as deleted. */
 static bool
 copy_page(IndexSample *sample, BlockNumber block, BufferAccessStrategy ring, Page copy)
 {
 	Buffer		buffer = walk_read(sample->rel, block, ring);
 	Page		page = BufferGetPage(buffer);
+	BTPageOpaque opaque;
 
 	memcpy(copy, page, BLCKSZ);
 	UnlockReleaseBuffer(buffer);
@@ -372,7 +395,11 @@ copy_page(IndexSample *sample, BlockNumber block, BufferAccessStrategy ring, Pag
 		_bt_pageinit(copy, BLCKSZ);
 		BTPageGetOpaque(copy)->btpo_flags = BTP_DELETED;
 	}
-	return PageGetSpecialSize(copy) == MAXALIGN(sizeof(BTPageOpaqueData));
+	if (PageGetSpecialSize(copy) != MAXALIGN(sizeof(BTPageOpaqueData)))
+		return false;
+	/* of other pages no entry is read, and deleted ones have none */
+	opaque = BTPageGetOpaque(copy);
+	return !P_ISLEAF(opaque) || P_IGNORE(opaque) || entries_are_sound(copy, opaque);
 }
 
 /* The meta page; false where it is none */

@@ -2402,9 +2402,10 @@ BEGIN
 			   -- what is known to be below 1 MB is no finding and shall not use up the bound
 			   AND NOT (t.reltuples >= 0 AND c.relpages < 128)
 		), about AS (
-			SELECT l.oid, i.indrelid, i.indisvalid, i.indisexclusion, d.dead > 0.02 * (d.dead + d.live) AS waits, d.dead
+			SELECT l.oid, i.indrelid, i.indisvalid OR c.relkind = 'I' AS indisvalid, i.indisexclusion, d.dead > 0.02 * (d.dead + d.live) AS waits, d.dead
 			  FROM listed l
 			  LEFT JOIN pg_index i ON i.indexrelid = l.oid
+			  LEFT JOIN pg_class c ON c.oid = l.oid
 			 CROSS JOIN LATERAL (SELECT pg_stat_get_dead_tuples(i.indrelid) AS dead, pg_stat_get_live_tuples(i.indrelid) AS live) d
 		), heap AS MATERIALIZED (
 			-- counters tell of dead rows that wait for VACUUM: REINDEX leaves their entries out
@@ -2427,7 +2428,11 @@ BEGIN
 		r := NULL;
 		r.index := s.relation;
 		r.relation := s.indrelid;
-		left_over := coalesce(NOT s.indisvalid, false) AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = s.relation);
+		-- REINDEX CONCURRENTLY makes several at once, and tells the progress of one, to some: its lock is everybody's to see
+		left_over := coalesce(NOT s.indisvalid, false)
+			AND NOT EXISTS (SELECT FROM pg_locks k
+			                 WHERE k.relation = s.indrelid AND k.mode = 'ShareUpdateExclusiveLock' AND k.granted
+			                   AND k.database = (SELECT o.oid FROM pg_database o WHERE o.datname = current_database()));
 		IF left_over THEN
 			r.severity := 'warn';
 			r.reason := 'it is invalid, left over by CREATE INDEX or REINDEX CONCURRENTLY: no query uses it, and writes may still feed it';

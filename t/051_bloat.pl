@@ -353,6 +353,23 @@ for my $call ("kappa.table_bloat('large', exact => true)", "kappa.index_bloat('l
 	like(refused("SET ROLE nobody; SELECT * FROM $call"), qr/ERROR:  42501: permission denied.*HINT: .*pg_stat_scan_tables/s, "$call as nobody is refused with a hint");
 }
 
+# An index in the making, of which a role without pg_read_all_stats does not see the progress
+{
+	my $holder = $node->background_psql('postgres');
+	my $making = "SELECT indexrelid FROM pg_index WHERE indrelid = 'numbers'::regclass AND NOT indisvalid";
+
+	$holder->query_safe('BEGIN; LOCK TABLE numbers IN ROW EXCLUSIVE MODE');
+	my $builder = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'REINDEX TABLE CONCURRENTLY numbers' ], '<', \undef, '>', \my $built, '2>', \my $error,
+		IPC::Run::timeout(60));
+	ok($node->poll_query_until('postgres', "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'virtualxid'"), 'REINDEX CONCURRENTLY waits');
+	is(sql("SET ROLE $_; SELECT severity <> 'warn', advice FROM kappa.index_bloat(($making))"), 't|', "$_: an index in the making is no left-over") for 'scanner', 'monitor';
+	$holder->query_safe('ROLLBACK');
+	$holder->quit;
+	ok($builder->finish, 'it ends');
+}
+sql('CREATE TABLE hp (i int) PARTITION BY LIST (i); CREATE TABLE hp_1 PARTITION OF hp FOR VALUES IN (1); CREATE INDEX hp_only ON ONLY hp (i)');
+is(sql("SELECT severity, advice FROM kappa.index_bloat('hp_only')"), 'unknown|', 'nor one that waits for its partitions');
+
 # a standby answers the same
 $node->backup('b');
 my $standby = PostgreSQL::Test::Cluster->new('bloat_standby');
@@ -365,5 +382,16 @@ for my $call ("relation, real, needed FROM kappa.table_bloat('kept', exact => tr
 }
 is($standby->safe_psql('postgres', "SELECT severity, reason ~ 'recovery' FROM kappa.table_bloat('an_unlogged')"), 'unknown|t', 'but for unlogged tables');
 $standby->stop('immediate');
+
+# a line pointer of a leaf that leads out of its page
+sql('CREATE TABLE harmed AS SELECT i FROM generate_series(1, 1000) i; CREATE INDEX harmed_i ON harmed (i); CHECKPOINT');
+my $file = $node->data_dir . '/' . sql("SELECT pg_relation_filepath('harmed_i')");
+$node->stop;
+open(my $index, '+<:raw', $file) or die "$file: $!";
+seek($index, 8192 + 24 + 4 * 5, 0);
+print $index pack('V', 32000 | 1 << 15 | 16 << 17);
+close $index;
+$node->start;
+is(sql("SELECT severity, reason ~ 'page 1 is no page of a B-tree.*amcheck' FROM kappa.$_('harmed_i')"), 'unknown|t', "$_ of a damaged leaf") for 'index_bloat', 'btree_shape';
 
 done_testing();
