@@ -2722,7 +2722,7 @@ BEGIN ATOMIC
 	  FROM kappa.wal_updates(hot_misses.lsn1, hot_misses.lsn2, hot_misses.max_bytes) w
 	 CROSS JOIN LATERAL (SELECT w.hot + w.new_page + w.same_page AS upd) s
 	 CROSS JOIN LATERAL (
-	        SELECT COALESCE((SELECT o.option_value::integer
+	        SELECT COALESCE((SELECT o.option_value::double precision::integer
 	                           FROM pg_catalog.pg_class c, pg_catalog.pg_options_to_table(c.reloptions) o
 	                          WHERE c.oid = w.rel AND o.option_name = 'fillfactor'), 100) AS fillfactor) f
 	 WHERE w.rel IS NOT NULL
@@ -2790,7 +2790,7 @@ SELECT u.rel,
                             WHEN NOT t.relhasindex THEN t.upd - t.hot
                             ELSE kappa.newpage_updates(t.oid)
                        END AS newpage,
-                       COALESCE((SELECT o.option_value::integer FROM pg_catalog.pg_options_to_table(t.reloptions) o
+                       COALESCE((SELECT o.option_value::double precision::integer FROM pg_catalog.pg_options_to_table(t.reloptions) o
                                   WHERE o.option_name = 'fillfactor'), 100) AS fillfactor,
                        t.stats_reset
                   FROM (SELECT c.oid, c.relhasindex, c.reloptions,
@@ -2810,8 +2810,14 @@ SELECT u.rel,
         SELECT pg_catalog.array_agg(x.indexrelid::regclass ORDER BY x.indexrelid) AS culprits,
                pg_catalog.min(x.indexrelid::bigint)
                    FILTER (WHERE pg_catalog.pg_stat_get_numscans(x.indexrelid) = 0 AND NOT x.indisunique AND NOT x.indisexclusion
-                                 AND NOT x.indisreplident AND NOT x.indisclustered
-                                 AND u.stats_reset < pg_catalog.clock_timestamp() - interval '7 days')::oid::regclass AS unused
+                                 AND NOT x.indisreplident AND NOT x.indisclustered AND NOT xc.relispartition
+                                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                                                  WHERE k.contype = 'f' AND k.conrelid = x.indrelid AND x.indkey[0] = ANY (k.conkey))
+                                 -- counted so long for this one index, as in kappa.index_advice
+                                 AND EXISTS (SELECT FROM kappa.index_seen s
+                                              WHERE s.indexrelid = x.indexrelid
+                                                AND GREATEST(s.first_seen, kappa.statistics_since()) < pg_catalog.clock_timestamp() - interval '7 days')
+                         )::oid::regclass AS unused
           FROM pg_catalog.pg_index x
           JOIN pg_catalog.pg_class xc ON xc.oid = x.indexrelid
          WHERE x.indrelid = u.rel
@@ -3175,6 +3181,7 @@ BEGIN
 		WHEN c.relkind NOT IN ('r', 'm', 't') THEN 'it is not a table'
 		WHEN c.relpersistence = 't' AND c.relnamespace <> pg_my_temp_schema() THEN 'it is a temporary table of another session'
 		WHEN c.relam <> (SELECT m.oid FROM pg_am m WHERE m.amname = 'heap') THEN 'its access method is not heap'
+		WHEN c.relpersistence = 'u' AND pg_is_in_recovery() THEN 'it is unlogged and has no contents during recovery'
 		WHEN row_security_active(stats_staleness.rel) THEN 'row security shows only a part of the rows to this role'
 		WHEN NOT has_any_column_privilege(stats_staleness.rel, 'SELECT')
 		THEN format('role %I may not SELECT from it, and sees no statistics of it', CURRENT_USER)
@@ -3882,13 +3889,13 @@ v AS MATERIALIZED (
 	       pg_catalog.max(s.setting::float8) FILTER (WHERE s.name = 'autovacuum_vacuum_threshold') AS vacuum_threshold,
 	       pg_catalog.max(s.setting::float8) FILTER (WHERE s.name = 'autovacuum_vacuum_scale_factor') AS vacuum_scale
 	  FROM s),
--- reloptions of tables and of their TOAST tables; autovacuum_enabled takes any spelling of a boolean
+-- reloptions of tables and of their TOAST tables; autovacuum_enabled takes any spelling of a boolean, and a number may be 1e6 or 0xFF
 o AS MATERIALIZED (
 	SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, m.relname) AS name, CASE WHEN c.relkind = 't' THEN 'toast.' ELSE '' END AS prefix,
 	       c.reltuples, pg_catalog.age(c.relfrozenxid) AS age,
 	       (SELECT NOT u.option_value::boolean FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_enabled') AS disabled,
-	       (SELECT u.option_value::bigint FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_freeze_max_age') AS freeze_max_age,
-	       (SELECT u.option_value::bigint FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_freeze_min_age') AS freeze_min_age
+	       (SELECT u.option_value::float8::bigint FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_freeze_max_age') AS freeze_max_age,
+	       (SELECT u.option_value::float8::bigint FROM pg_catalog.pg_options_to_table(c.reloptions) u WHERE u.option_name = 'autovacuum_freeze_min_age') AS freeze_min_age
 	  FROM pg_catalog.pg_class c
 	  LEFT JOIN pg_catalog.pg_class t ON c.relkind = 't' AND t.reltoastrelid = c.oid
 	  JOIN pg_catalog.pg_class m ON m.oid = COALESCE(t.oid, c.oid)

@@ -28,6 +28,7 @@
 #include "access/relation.h"
 #include "access/rmgr.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "access/xlogreader.h"
 #include "catalog/pg_authid.h"
 #include "fmgr.h"
@@ -306,7 +307,9 @@ kappa_pages_unless_locked(PG_FUNCTION_ARGS)
 	rel = try_relation_open(relid, NoLock);
 	if (rel != NULL)
 	{
-		if (RELKIND_HAS_STORAGE(rel->rd_rel->relkind))
+		/* what is unlogged has no file on a standby */
+		if (RELKIND_HAS_STORAGE(rel->rd_rel->relkind) &&
+			!(rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED && RecoveryInProgress()))
 			pages = RelationGetNumberOfBlocks(rel);
 		relation_close(rel, NoLock);
 	}

@@ -227,6 +227,7 @@ for my $role ('monitor', 'nobody_at_all')
 
 # ---------------------------------------------------------------- in recovery
 
+sql('CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY); INSERT INTO unlogged VALUES (1)');
 $node->backup('copy');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'copy', has_streaming => 1);
@@ -243,7 +244,39 @@ is($standby->safe_psql('postgres', "SELECT DISTINCT severity, reason FROM kappa.
 is($standby->safe_psql('postgres', "SELECT severity FROM kappa.buffer_usage WHERE rel = 'pg_class'::regclass"), 'ok', 'buffer_usage on a standby');
 is($standby->safe_psql('postgres', "SELECT string_agg(severity, ',') FROM kappa.stats_staleness('pg_class') WHERE col IN ('relname', 'relkind') AND mods_ratio IS NULL AND ks < 0.5"),
 	$standby->safe_psql('postgres', "SELECT string_agg(severity, ',') FROM kappa.stats_staleness('pg_class') WHERE col IN ('relname', 'relkind')"), 'stats_staleness on a standby: no mods_ratio');
+is($standby->safe_psql('postgres', "SELECT DISTINCT severity, reason FROM kappa.stats_staleness('unlogged')"), 'unknown|it is unlogged and has no contents during recovery', 'nor what is unlogged');
+is($standby->safe_psql('postgres', "SELECT kappa.pages_unless_locked('unlogged')"), '', 'which has no pages');
 $standby->stop('immediate');
+
+# ---------------------------------------------------------------- storage parameters
+
+# a number is what the server takes for one
+sql(q{CREATE TABLE hexed (id int) WITH (fillfactor = '0x46'); CREATE TABLE exponent (id int) WITH (fillfactor = '5e1')});
+is(sql("SELECT rel, fillfactor FROM kappa.hot_status WHERE rel IN ('hexed'::regclass, 'exponent'::regclass) ORDER BY rel::text"), "exponent|50\nhexed|70", 'fillfactor in any spelling');
+
+# ---------------------------------------------------------------- which index is in the way
+
+# The causes of misses as 16 and later count them, and statistics of a year: in a database of its own
+sql('CREATE DATABASE later');
+$node->safe_psql('later', q{
+	CREATE EXTENSION pg_kappa CASCADE;
+	CREATE OR REPLACE FUNCTION kappa.newpage_updates(rel oid) RETURNS bigint LANGUAGE sql AS 'SELECT 0';
+	CREATE OR REPLACE FUNCTION kappa.statistics_since() RETURNS timestamptz LANGUAGE sql AS 'SELECT now() - interval ''1 year''';
+	CREATE TABLE often (id int PRIMARY KEY, v int);
+	CREATE INDEX often_v ON often (v);
+	INSERT INTO often SELECT g, g FROM generate_series(1, 100) g;
+	SET enable_seqscan = off;
+	DO $$ BEGIN FOR i IN 1..120 LOOP UPDATE often SET v = v + 1; END LOOP; END $$;
+	SELECT pg_stat_force_next_flush()});
+my $advice_later = "SELECT severity, advice FROM kappa.hot_status WHERE rel = 'often'::regclass";
+my $look = q{warn|SELECT * FROM pg_catalog.pg_stat_user_indexes WHERE relid = 'often'::regclass ORDER BY idx_scan;};
+is($node->safe_psql('later', $advice_later), $look, 'an index of unknown age is not to be dropped');
+$node->safe_psql('later', "DELETE FROM kappa.index_seen; INSERT INTO kappa.index_seen VALUES ('often_v'::regclass, now() - interval '6 days')");
+is($node->safe_psql('later', $advice_later), $look, 'nor a young one, however old the statistics');
+$node->safe_psql('later', "UPDATE kappa.index_seen SET first_seen = now() - interval '8 days'");
+is($node->safe_psql('later', $advice_later), 'warn|DROP INDEX CONCURRENTLY often_v;', 'one that nobody scanned for a week is');
+$node->safe_psql('later', 'CREATE TABLE parent (v int PRIMARY KEY); INSERT INTO parent SELECT v FROM often; ALTER TABLE often ADD FOREIGN KEY (v) REFERENCES parent');
+is($node->safe_psql('later', $advice_later), $look, 'unless a foreign key needs it');
 
 # ---------------------------------------------------------------- streams
 
