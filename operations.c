@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "access/xlog.h"
 #include "catalog/index.h"
 #include "catalog/pg_class.h"
 #include "fmgr.h"
@@ -57,7 +58,9 @@ kappa_relation_bytes(PG_FUNCTION_ARGS)
 		UnlockRelationOid(relid, AccessShareLock);
 		PG_RETURN_NULL();
 	}
-	if (RELKIND_HAS_STORAGE(rel->rd_rel->relkind))
+	/* what is unlogged has no file on a standby */
+	if (RELKIND_HAS_STORAGE(rel->rd_rel->relkind) &&
+		!(rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED && RecoveryInProgress()))
 		bytes = (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
 	relation_close(rel, AccessShareLock);
 	PG_RETURN_INT64(bytes);

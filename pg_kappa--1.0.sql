@@ -1416,6 +1416,9 @@ BEGIN
 				CASE WHEN bool_and(p.lag IS NOT NULL) THEN sum(p.lag)::bigint END AS lag
 			  FROM kappa.stat_partition p WHERE p.name = s.name) b;
 
+	-- counters that began before the last sample but are not those it saw are another server's: a
+	-- standby that was promoted.  What used an index on the old one is not in them.
+	DELETE FROM kappa.index_seen i WHERE last.stats_reset IS DISTINCT FROM reset AND coalesce(reset < last.until, false);
 	DELETE FROM kappa.index_seen i WHERE NOT EXISTS (SELECT FROM pg_index x WHERE x.indexrelid = i.indexrelid);
 	INSERT INTO kappa.index_seen
 	SELECT x.indexrelid, at
@@ -3482,7 +3485,8 @@ d AS (
 	                         ORDER BY (j.constraint_name IS NULL), (NOT 'replica identity' = ANY (j.roles)),
 	                                  (NOT 'referenced by a foreign key' = ANY (j.roles)),
 	                                  (NOT j.indisunique), (NOT 'cluster' = ANY (j.roles)), j.indexrelid)) g
-	 WHERE g.n > 1),
+	 -- an exclusion constraint enforces the same, but is no arbiter
+	 WHERE g.n > 1 AND (g.keeper_unique OR NOT g.indisunique)),
 -- in the order of the column numbers' text, all that begin as one does come right behind it
 p AS (
 	SELECT a.indexrelid, pg_catalog.format('%I.%I', a.nspname, a.next_name) AS longer
@@ -3648,6 +3652,7 @@ SELECT s.slot_name::text AS slot_name,
        CASE WHEN v.severity IN ('warn', 'critical') THEN
             CASE WHEN s.wal_status = 'lost' OR NOT s.active AND (h.age >= 1000000::bigint OR s.wal_status = 'unreserved')
                  THEN pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L);', s.slot_name)
+                      || CASE WHEN s.wal_status = 'lost' THEN '' ELSE ' -- if its consumer does not come back' END
                  WHEN NOT s.active AND l.keep < 0::bigint
                  THEN pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L); -- or, if its consumer comes back: ALTER SYSTEM SET max_slot_wal_keep_size = %L; SELECT pg_catalog.pg_reload_conf();',
                                         s.slot_name, GREATEST(n.retained / 1048576::numeric * 2, 1024)::bigint || 'MB')

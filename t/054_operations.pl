@@ -64,6 +64,8 @@ CREATE UNIQUE INDEX ident_k ON ident (k);
 CREATE INDEX ident_v ON ident (v);
 ALTER TABLE ident REPLICA IDENTITY USING INDEX ident_k;
 CREATE TABLE meeting (during int4range, EXCLUDE USING gist (during WITH &&));
+CREATE TABLE booked (k int, EXCLUDE USING btree (k WITH =));
+CREATE UNIQUE INDEX booked_k ON booked (k);
 CREATE TABLE part (id int, t int) PARTITION BY RANGE (id);
 CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (1000);
 CREATE INDEX part_t ON part (t);
@@ -83,7 +85,7 @@ my %wanted = (
 	'"Shop".order_b_pattern' => 'unused', '"Shop".order_b_collation' => 'unused', '"Shop".order_b_desc' => 'unused', '"Shop".order_b' => 'unused',
 	'"Shop".order_b_include' => 'unused', '"Shop".order_b_partial' => 'unused', '"Shop"."order Expr"' => 'unused', '"Shop".order_expr2' => 'duplicate',
 	'"Shop".order_expr3' => 'unused', '"Shop".order_id_again' => 'duplicate', '"Shop".order_hash' => 'unused', 'public.ident_k' => 'ok',
-	'public.ident_v' => 'unused', 'public.meeting_during_excl' => 'ok', 'public.part_t' => 'ok', 'public.part_1_t_idx' => 'ok', 'public.arbiter_pkey' => 'ok',
+	'public.ident_v' => 'unused', 'public.meeting_during_excl' => 'ok', 'public.booked_k_excl' => 'ok', 'public.booked_k' => 'ok', 'public.part_t' => 'ok', 'public.part_1_t_idx' => 'ok', 'public.arbiter_pkey' => 'ok',
 	'public.twice_v' => 'invalid');
 is(sql("SET kappa.unused_after = 0; SELECT string_agg(index_name || ' ' || coalesce(finding, severity), E'\\n' ORDER BY index_name COLLATE \"C\")
 		FROM kappa.index_advice WHERE index_name IS NOT NULL"),
@@ -182,6 +184,15 @@ is(sql($definitions), $indexes, 'undo makes the same indexes again');
 	$reader->quit;
 	is(sql('SELECT kappa.record_history()'), 't', 'and again afterwards');
 
+	# of a standby that was promoted: its counters began before the last sample, which saw others
+	sql("UPDATE kappa.index_seen SET first_seen = now() - interval '10 days'");
+	sql("UPDATE kappa.server_history SET stats_reset = stats_reset - interval '1 day'");
+	is(sql('SELECT kappa.record_history()'), 't', 'a sample after a promotion');
+	is(sql("SELECT min(first_seen) > now() - interval '1 hour' FROM kappa.index_seen"), 't', 'what used an index on the old primary is not known: all are seen anew');
+	sql("UPDATE kappa.index_seen SET first_seen = now() - interval '10 days'; SELECT kappa.record_history(); SELECT pg_stat_reset()");
+	sql('SELECT kappa.record_history()');
+	is(sql("SELECT max(first_seen) < now() - interval '9 days' FROM kappa.index_seen"), 't', 'a reset is none');
+
 	# two writers
 	my $writer = $node->background_psql('postgres');
 	$writer->query_safe('BEGIN; SELECT kappa.record_history()');
@@ -244,6 +255,7 @@ sub write_wal
 # ---------------------------------------------------------------- a standby
 
 {
+	sql('CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY)');
 	$node->backup('base');
 	my $standby = PostgreSQL::Test::Cluster->new('standby');
 	$standby->init_from_backup($node, 'base', has_streaming => 1);
@@ -267,6 +279,7 @@ sub write_wal
 		is($standby->psql('postgres', "SELECT * FROM kappa.$view"), 0, "$view works in recovery");
 	}
 	is($standby->safe_psql('postgres', "SELECT count(*) FROM kappa.health WHERE object = 'this server'"), 1, 'and health has it');
+	is($standby->safe_psql('postgres', "SELECT count(*) FROM kappa.health WHERE severity = 'unknown' AND area = 'indexes'"), 0, 'an index without a file, of an unlogged table, is no obstacle');
 	$standby->safe_psql('postgres', $standby->safe_psql('postgres', 'SELECT advice FROM kappa.replication_lag'));
 	ok(poll_until(20, sub { $standby->safe_psql('postgres', 'SELECT severity FROM kappa.replication_lag') eq 'ok' }), 'its advice mends it');
 	$standby->stop('immediate');
