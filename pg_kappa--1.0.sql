@@ -3205,7 +3205,7 @@ BEGIN
 		SELECT t.attnum, t.attname, t.attstattarget, has_column_privilege(stats_staleness.rel, t.attnum, 'SELECT') AS readable,
 		       p.attname IS NOT NULL AS known,
 		       EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod JOIN pg_type y ON y.oid = t.atttypid
-		                WHERE m.amname = 'btree' AND o.opcdefault
+		                WHERE m.amname = 'btree' AND o.opcdefault AND y.typtype <> 'p'	-- anyarray, in catalogs
 		                  AND (o.opcintype IN (t.atttypid, y.typbasetype)
 				                       OR (o.opcintype = 'anyenum'::regtype AND y.typtype = 'e')
 		                       OR (o.opcintype = 'anyrange'::regtype AND y.typtype = 'r')

@@ -14,7 +14,8 @@
  * and once more the same blocks when the rows are fetched.
  *
  * The plan: EXPLAIN of one SELECT, run only on request, as the caller, in a read-only
- * scope: what would write is an ERROR.  statement_timeout counts as in any statement.
+ * scope: what would write is an ERROR.  statement_timeout counts as in any statement;
+ * a lock is waited for as long as above, then it is an ERROR.
  *
  * Crash story: none, nothing outlives the call.
  */
@@ -34,6 +35,7 @@
 #include "parser/parser.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -232,6 +234,8 @@ explain(const char *query, bool run)
 	char	   *plan;
 
 	(void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	if (LockTimeout == 0 || LockTimeout > LOCK_WAIT_MS)
+		(void) set_config_option("lock_timeout", psprintf("%d", LOCK_WAIT_MS), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY || SPI_processed != 1)
 		elog(ERROR, "EXPLAIN returned no plan");
 	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);

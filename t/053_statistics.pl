@@ -181,6 +181,7 @@ is(sql(q{SELECT severity, actual FROM kappa.estimate_check('SELECT * FROM growin
 is(sql(q{SELECT count(*) FROM kappa.estimate_check('SELECT * FROM growing g JOIN "Two" t ON t.a = g.id WHERE g.v < 50', true)
 	WHERE est = actual OR qerror IS NOT NULL}), sql(q{SELECT count(*) FROM kappa.estimate_check('SELECT * FROM growing g JOIN "Two" t ON t.a = g.id WHERE g.v < 50')}), 'each node has a row');
 
+is(column('pg_attribute', 'attmissingval', 'severity'), 'unknown', 'a column of catalogs that may hold an array of any type');
 # a domain's CHECK is the code of who owns it: not run by whoever looks at his table
 sql(q{CREATE FUNCTION trap(integer) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN IF current_setting('test.armed', true) = 'on' THEN RAISE 'run as %', current_user; END IF; RETURN true; END $$;
 	CREATE DOMAIN trapped AS integer CHECK (trap(VALUE));
@@ -198,6 +199,14 @@ refused("SELECT * FROM kappa.estimate_check('SELECT writes()', true)", '25006', 
 refused("SELECT * FROM kappa.estimate_check('SELECT nextval(''counted'')', true)", '25006', 'read-only', 'a sequence');
 is(sql("BEGIN; SELECT count(*) FROM kappa.estimate_check('SELECT 1', true); INSERT INTO growing VALUES (-1); COMMIT; SELECT count(*) FROM growing WHERE id = -1"), "1\n1", 'the transaction may write again afterwards');
 refused("SET statement_timeout = '200ms'; SELECT * FROM kappa.estimate_check('SELECT pg_sleep(60)', true)", '57014', 'statement timeout', 'statement_timeout counts');
+{
+	my $locker = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE growing IN ACCESS EXCLUSIVE MODE');
+	refused("SET statement_timeout = '10s'; SELECT * FROM kappa.estimate_check('SELECT * FROM growing')", '55P03', 'lock timeout', 'a locked table is not waited for');
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+}
 refused("SELECT * FROM kappa.estimate_check(NULL)", '22\w{3}', 'query', 'NULL');
 sql(q{CREATE FUNCTION tells() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'once'; RETURN 1; END $$});
 my @told = ((as_role('postgres', "SELECT * FROM kappa.estimate_check('SELECT tells()', true)"))[1] =~ /once/g);
