@@ -1409,7 +1409,15 @@ BEGIN
 
 	INSERT INTO kappa.stream_history
 	SELECT slice, s.id, at, b.consumed, b.lag,
-		(SELECT coalesce(sum(pg_total_relation_size(v.state)), 0) FROM kappa.window_view v WHERE v.subscription = s.id)
+		-- no lock is waited for; while one is held the size is the last one's
+		coalesce((SELECT CASE WHEN count(*) = count(k.bytes) THEN coalesce(sum(k.bytes), 0) END
+		            FROM kappa.window_view v
+		            JOIN pg_class t ON t.oid = v.state::oid
+		           CROSS JOIN LATERAL (SELECT t.oid UNION ALL SELECT t.reltoastrelid WHERE t.reltoastrelid <> 0
+		                               UNION ALL SELECT i.indexrelid FROM pg_index i WHERE i.indrelid IN (t.oid, t.reltoastrelid)) q
+		           CROSS JOIN LATERAL (SELECT kappa.relation_bytes(q.oid) AS bytes OFFSET 0) k
+		           WHERE v.subscription = s.id),
+		         (SELECT h.state_bytes FROM kappa.stream_history h WHERE h.subscription = s.id ORDER BY h.until DESC LIMIT 1), 0)
 	  FROM kappa.subscription s
 	 CROSS JOIN LATERAL (
 			SELECT coalesce(sum(p.next_offset), 0) AS consumed,

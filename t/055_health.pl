@@ -134,6 +134,18 @@ is(join(' ', @severities), join(' ', sort { index('critical warn unknown', $a) <
 sql('CREATE ROLE nobody; CREATE ROLE watcher IN ROLE pg_monitor');
 is(sql('SET ROLE nobody; SELECT count(*) FROM kappa.stream_findings'), 0, 'others see nothing of it');
 is(sql('SET ROLE watcher; SELECT count(*) > 0 FROM kappa.stream_findings'), 't', 'members of pg_monitor do');
+{
+	my $locker = $node->background_psql('postgres');
+	my $sizes = 'SELECT state_bytes FROM kappa.stream_history WHERE subscription = 3 ORDER BY until DESC LIMIT 2';
+
+	sql('CREATE INDEX ON state (x); INSERT INTO state SELECT g FROM generate_series(1, 1000) g');
+	my $size = sql("SELECT pg_relation_size('state') + pg_relation_size('state_x_idx') + pg_relation_size(i.indexrelid) FROM pg_class c JOIN pg_index i ON i.indrelid = c.reltoastrelid WHERE c.oid = 'state'::regclass");
+	is(sql("BEGIN; SELECT kappa.record_history(); $sizes; ROLLBACK"), "t\n$size\n" . 300 * 1024 * 1024, 'a sample has the size of the state of window views');
+	$locker->query_safe('BEGIN; LOCK TABLE state IN ACCESS EXCLUSIVE MODE');
+	is(sql("SET lock_timeout = '100ms'; BEGIN; SELECT kappa.record_history(); $sizes; ROLLBACK"), "t\n" . join("\n", (300 * 1024 * 1024) x 2), 'and the last one where it is locked');
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+}
 sql(q{CREATE ROLE curious; CREATE FUNCTION leak(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN RAISE NOTICE 'learned: %', $1; RETURN true; END $$});
 {
 	my (undef, $out, $learned) = $node->psql('postgres', "SET ROLE curious; SET client_min_messages = notice; SELECT count(*) FROM kappa.stream_findings WHERE leak(reason) AND leak(object)");
