@@ -1907,10 +1907,11 @@ WITH blocker AS (
 	 WHERE b.scope = 'tables'
 	 ORDER BY b.xmin_age DESC LIMIT 1
 ), setting AS (
+	-- what this session has SET is not autovacuum's
 	SELECT pg_catalog.current_setting('autovacuum_freeze_max_age')::integer AS freeze_max_age,
 	       pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::integer AS multixact_freeze_max_age,
-	       pg_catalog.current_setting('vacuum_failsafe_age')::integer AS failsafe_age,
-	       pg_catalog.current_setting('vacuum_multixact_failsafe_age')::integer AS multixact_failsafe_age
+	       (SELECT g.reset_val::integer FROM pg_catalog.pg_settings g WHERE g.name = 'vacuum_failsafe_age') AS failsafe_age,
+	       (SELECT g.reset_val::integer FROM pg_catalog.pg_settings g WHERE g.name = 'vacuum_multixact_failsafe_age') AS multixact_failsafe_age
 ), subject AS (
 	SELECT 'table'::text AS kind, s.relation::regclass AS rel, pg_catalog.current_database()::text AS database,
 	       s.xid_age AS age, s.mxid_age, s.freeze_max_age, s.multixact_freeze_max_age,

@@ -54,6 +54,7 @@
 #include "postmaster/autovacuum.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -74,6 +75,8 @@ typedef struct ServerLimits
 	int			freeze_table_age;
 	int			multixact_freeze_min_age;
 	int			multixact_freeze_table_age;
+	int			failsafe_age;
+	int			multixact_failsafe_age;
 } ServerLimits;
 
 /* A TOAST table's main table, and its options where it has any */
@@ -143,6 +146,13 @@ set_value(Row *row, int column, Datum value)
 	row->nulls[column] = false;
 }
 
+/* A setting that a session may change for itself: what autovacuum would have is what this one began with. */
+static int
+setting_at_start(const char *name)
+{
+	return pg_strtoint32(GetConfigOptionResetString(name));
+}
+
 /* The settings that autovacuum would start with in this database */
 static void
 load_limits(ServerLimits *limits)
@@ -162,10 +172,12 @@ load_limits(ServerLimits *limits)
 	/* a standby does not know its members, and the server then assumes the worst */
 	limits->multixact_freeze_max_age = RecoveryInProgress() ? autovacuum_multixact_freeze_max_age :
 		MultiXactMemberFreezeThreshold();
-	limits->freeze_min_age = freeze_early ? 0 : vacuum_freeze_min_age;
-	limits->freeze_table_age = freeze_early ? 0 : vacuum_freeze_table_age;
-	limits->multixact_freeze_min_age = freeze_early ? 0 : vacuum_multixact_freeze_min_age;
-	limits->multixact_freeze_table_age = freeze_early ? 0 : vacuum_multixact_freeze_table_age;
+	limits->freeze_min_age = freeze_early ? 0 : setting_at_start("vacuum_freeze_min_age");
+	limits->freeze_table_age = freeze_early ? 0 : setting_at_start("vacuum_freeze_table_age");
+	limits->multixact_freeze_min_age = freeze_early ? 0 : setting_at_start("vacuum_multixact_freeze_min_age");
+	limits->multixact_freeze_table_age = freeze_early ? 0 : setting_at_start("vacuum_multixact_freeze_table_age");
+	limits->failsafe_age = setting_at_start("vacuum_failsafe_age");
+	limits->multixact_failsafe_age = setting_at_start("vacuum_multixact_failsafe_age");
 }
 
 /* A table's options as autovacuum reads them; NULL: it has none of any kind */
@@ -252,8 +264,8 @@ put_freeze(Row *row, const TableCase *table, const ServerLimits *limits)
 							  autovacuum_freeze_max_age);
 	int			mxid_max_age = Min(OPTION(options, multixact_freeze_max_age, 0, limits->multixact_freeze_max_age),
 								   limits->multixact_freeze_max_age);
-	int			failsafe = Max(vacuum_failsafe_age, autovacuum_freeze_max_age * 1.05);
-	int			mxid_failsafe = Max(vacuum_multixact_failsafe_age, autovacuum_multixact_freeze_max_age * 1.05);
+	int			failsafe = Max(limits->failsafe_age, autovacuum_freeze_max_age * 1.05);
+	int			mxid_failsafe = Max(limits->multixact_failsafe_age, autovacuum_multixact_freeze_max_age * 1.05);
 	uint32		age = age_of(limits->next_xid, table->form->relfrozenxid, FirstNormalTransactionId);
 	uint32		mxid_age = age_of(limits->next_mxid, table->form->relminmxid, FirstMultiXactId);
 	TransactionId limit = limits->next_xid - max_age;

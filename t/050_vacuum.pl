@@ -465,7 +465,16 @@ for my $case ([ "kappa.mvcc_versions('held', 99)", '22023', 'Leave blk out' ], [
 	like($error, qr/ERROR:  $case->[1]: .*HINT:  .*$case->[2]/s, $case->[0]);
 }
 
-# ------------------------------------------------------------ names and locks
+# ------------------------------------------------------------ names, locks, settings
+
+# what a session SETs for itself is not autovacuum's
+{
+	my $ages = 'SELECT array_agg(s ORDER BY relation) FROM (SELECT relation, freeze_min_age, freeze_table_age, failsafe_age, multixact_freeze_min_age, multixact_freeze_table_age, multixact_failsafe_age
+		FROM kappa.autovacuum_state()) s';
+
+	is(sql("SET vacuum_freeze_min_age = 7; SET vacuum_freeze_table_age = 8; SET vacuum_failsafe_age = 2100000000; SET vacuum_multixact_freeze_min_age = 7; SET vacuum_multixact_freeze_table_age = 8;
+		SET vacuum_multixact_failsafe_age = 2100000000; $ages"), sql($ages), 'ages are those that autovacuum has, not what this session has SET');
+}
 
 # a partition that somebody has locked holds up nothing
 sql('CREATE TABLE divided (id int) PARTITION BY RANGE (id); CREATE TABLE divided_1 PARTITION OF divided FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);

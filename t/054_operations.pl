@@ -363,7 +363,7 @@ sub trap_ends
 	sql('DROP TABLE rated');
 	trap_ends('autovacuum_enabled', 'warn|table public.busy|off', 'autovacuum_enabled');
 
-	sql('CREATE TABLE frozen_trap (id int) WITH (autovacuum_freeze_max_age = 100000); INSERT INTO frozen_trap VALUES (1)');
+	sql('CREATE TABLE frozen_trap (id int) WITH (autovacuum_freeze_max_age = 1e5); INSERT INTO frozen_trap VALUES (1)');
 	is(trap('autovacuum_freeze_max_age'), 'info|table public.frozen_trap|100000', 'trap: freeze_max_age below freeze_min_age');
 	sql(sql("SELECT advice FROM kappa.config_traps WHERE setting = 'autovacuum_freeze_max_age'"));
 	is(trap('autovacuum_freeze_max_age'), '', 'its advice ends it');
