@@ -569,7 +569,9 @@ kappa_sample_indexes(PG_FUNCTION_ARGS)
 		{
 			relation->blocks = Min(relation->blocks, RelationGetNumberOfBlocks(rel));
 			/* the meta page is one of its share */
-			if (relation->share < Min(relation->blocks, 2) || relation->blocks == 0)
+			if (relation->blocks == 0)
+				relation->problem = "it has no pages yet: it is being built";
+			else if (relation->share < Min(relation->blocks, 2))
 				relation->problem = "too few of its pages may be read: with pages => 2 or more there is an answer";
 			else
 			{
