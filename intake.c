@@ -96,7 +96,7 @@ make_intake(Subscription *sub, KafkaClient *client, Position *positions, int n)
 	intake->parts = palloc0(sizeof(IntakePartition) * Max(n, 1));
 	intake->problems = palloc(sizeof(IntakeProblem) * Max(n, 1));
 	intake->max_messages = intake->limit = sub->batch_rows;
-	intake->max_bytes = (size_t) kappa_worker_memory * 1024 / 8;
+	intake->max_bytes = (size_t) kappa_worker_memory * 1024 / 6;
 	intake->max_message = Min((size_t) kappa_worker_memory * 1024 / 2, MaxAllocSize / 2);
 	intake->messages = MemoryContextAllocHuge(CurrentMemoryContext,
 											  sizeof(KafkaMessage) * intake->max_messages);

@@ -379,11 +379,14 @@ typedef struct StoredGroup
 
 #define AHEAD	8				/* groups that are on their way into the processor's cache */
 
+/* The n-th of many: what they leave in memory is small, and freed now and then. */
 static void
-write_and_reset(StateWriter *writer, FoldGroup *group)
+write_one(StateWriter *writer, FoldGroup *group, int n)
 {
-	CHECK_FOR_INTERRUPTS();
 	write_group(writer, group);
+	if (n % 64 != 0)
+		return;
+	CHECK_FOR_INTERRUPTS();
 	ResetPerTupleExprContext(writer->estate);
 	MemoryContextReset(writer->row_context);
 }
@@ -413,7 +416,7 @@ write_updates(StateWriter *writer)
 			__builtin_prefetch(groups[i + 2 * AHEAD].group);
 		if (i + AHEAD < n)
 			__builtin_prefetch(groups[i + AHEAD].group->key);
-		write_and_reset(writer, groups[i].group);
+		write_one(writer, groups[i].group, i);
 	}
 	pfree(groups);
 }
@@ -436,7 +439,7 @@ write_new(StateWriter *writer)
 	MemoryContextSwitchTo(old);
 	for (int i = 0; i < fold->ndirty; i++)
 		if (!fold->dirty[i]->stored && !fold->dirty[i]->gone && !is_trimmed(writer, fold->dirty[i]))
-			write_and_reset(writer, fold->dirty[i]);
+			write_one(writer, fold->dirty[i], i);
 	if (writer->entries)
 		index_entries_end(writer->entries, writer->estate);
 	writer->entries = NULL;
