@@ -226,8 +226,9 @@ for my $n (1 .. $streams)
 	{
 		my $name = "$stream->{name}_$kind";
 
-		sql("CREATE TABLE was_$name AS SELECT * FROM $name; SELECT kappa.rebuild('$name')");
-		is_rows("SELECT * FROM $name", "SELECT * FROM was_$name", "$name: a rebuild gives the same");
+		# the stream is silent by now, so time goes on and windows become final: not compared
+		sql("CREATE TABLE was_$name AS SELECT to_jsonb(v) - 'is_final' AS row FROM $name v; SELECT kappa.rebuild('$name')");
+		is_rows("SELECT to_jsonb(v) - 'is_final' AS row FROM $name v", "SELECT * FROM was_$name", "$name: a rebuild gives the same");
 	}
 	sql("SELECT kappa.disable('$stream->{name}')");
 }
