@@ -185,7 +185,8 @@ sql(q{INSERT INTO "Old Orders" SELECT g, repeat('x', 7000) FROM generate_series(
 is(sql('SELECT relation, pages FROM kappa.large_relations(false)'), '"Old Orders"|256', 'a large table, never analyzed, is found by its counters');
 unlike(health(), qr/bloat/, 'large is no finding');
 sql('DELETE FROM "Old Orders" WHERE id % 16 <> 0; VACUUM "Old Orders"');
-like(health(), qr/^warn table bloat public\."Old Orders": 11\d MB of 125 MB \(9\d\.\d %, /m, 'bloat');
+# a sample: 117 MB are right, and it says itself how far it may be off
+like(health(), qr/^warn table bloat public\."Old Orders": 1[12]\d MB of 125 MB \(9\d\.\d %, /m, 'bloat');
 sql('SELECT pg_stat_reset()');
 like(health(), qr/^warn table bloat /m, 'the catalog tells of it where the counters do not');
 like(sql('SET ROLE nobody; SELECT string_agg(area || severity, \',\') FROM kappa.health'), qr/^rightsunknown(,settingswarn)?$/, 'a role with nothing learns of no pages, and of no error');
