@@ -24,6 +24,7 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/xact.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "common/pg_prng.h"
@@ -231,15 +232,18 @@ explain(const char *query, bool run)
 	char	   *command = psprintf("EXPLAIN (%s, VERBOSE, FORMAT JSON) %s",
 								   run ? "ANALYZE, TIMING off, SUMMARY off" : "COSTS", query);
 	int			guc_level = NewGUCNestLevel();
+	bool		read_only = XactReadOnly;
 	char	   *plan;
 
-	(void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	/* as SET would; 17 and later refuse that in a function.  An ERROR resets it with its (sub)transaction */
+	XactReadOnly = true;
 	if (LockTimeout == 0 || LockTimeout > LOCK_WAIT_MS)
 		(void) set_config_option("lock_timeout", psprintf("%d", LOCK_WAIT_MS), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY || SPI_processed != 1)
 		elog(ERROR, "EXPLAIN returned no plan");
 	plan = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	AtEOXact_GUC(true, guc_level);
+	XactReadOnly = read_only;
 	return plan;
 }
 

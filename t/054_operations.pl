@@ -405,6 +405,18 @@ sub trap_ends
 # ---------------------------------------------------------------- an upgrade
 
 {
+	my $check = "SELECT line FROM (SELECT check_name || ': ' || object || CASE WHEN blocking THEN '!' ELSE '' END FROM kappa.upgrade_check(%d) WHERE severity <> 'info') AS x(line) ORDER BY line COLLATE \"C\"";
+	my @all = (
+		'NOT NULL inheritance: public.child.a!', 'aclitem columns: public.rights.a!', 'data checksums: cluster!', 'databases without connections: closed!',
+		'extensions: adminpack!', 'invalid databases: broken!', 'logical slots: logical', 'md5 passwords: Old pw', 'other databases: broken, postgres',
+		q(prepared transactions: it's open!),
+		'reg* columns: public."Bad one".a!', 'reg* columns: public.cached.bad!', 'reg* columns: public.nested.h!',
+		'removed settings: vacuum_defer_cleanup_age', 'removed system columns: public.watch!', 'removed system columns: public.watch_wal!',
+		'system-defined composite types: public.of_catalog.s!');
+	my $version = sql('SELECT current_setting(\'server_version_num\')::int / 10000');
+	SKIP:
+	{
+		skip 'the obstacles are those of 15', 4 unless $version == 15;
 	sql(<<'END', 'postgres');
 CREATE DATABASE old;
 END
@@ -438,18 +450,6 @@ BEGIN;
 CREATE TABLE in_doubt (a int);
 PREPARE TRANSACTION 'it''s open';
 END
-	my $check = "SELECT line FROM (SELECT check_name || ': ' || object || CASE WHEN blocking THEN '!' ELSE '' END FROM kappa.upgrade_check(%d) WHERE severity <> 'info') AS x(line) ORDER BY line COLLATE \"C\"";
-	my @all = (
-		'NOT NULL inheritance: public.child.a!', 'aclitem columns: public.rights.a!', 'data checksums: cluster!', 'databases without connections: closed!',
-		'extensions: adminpack!', 'invalid databases: broken!', 'logical slots: logical', 'md5 passwords: Old pw', 'other databases: broken, postgres',
-		q(prepared transactions: it's open!),
-		'reg* columns: public."Bad one".a!', 'reg* columns: public.cached.bad!', 'reg* columns: public.nested.h!',
-		'removed settings: vacuum_defer_cleanup_age', 'removed system columns: public.watch!', 'removed system columns: public.watch_wal!',
-		'system-defined composite types: public.of_catalog.s!');
-	my $version = sql('SELECT current_setting(\'server_version_num\')::int / 10000');
-	SKIP:
-	{
-		skip 'the obstacles are those of 15', 4 unless $version == 15;
 		is(sql(sprintf($check, 18), 'old'), join("\n", sort @all), 'to 18: each planted obstacle, and nothing else');
 		my %since = (18 => qr/^(NOT NULL|data checksums|md5|removed system columns: public.watch_wal)/, 17 => qr/adminpack|public\.watch!/);
 		is(sql(sprintf($check, 17), 'old'), join("\n", sort grep { $_ !~ $since{18} } @all), 'to 17: without those of 18');
