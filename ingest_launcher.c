@@ -181,9 +181,9 @@ typedef struct Launcher
 	TimestampTz last_complaint;
 } Launcher;
 
-/* Databases that one can connect to, by a scan of the shared catalog. */
+/* By a scan of the shared catalog. */
 static List *
-connectable_databases(void)
+list_databases(bool connectable)
 {
 	List	   *databases = NIL;
 	Relation	rel;
@@ -200,7 +200,7 @@ connectable_databases(void)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext old;
 
-		if (!form->datallowconn)
+		if (connectable && !form->datallowconn)
 			continue;
 		old = MemoryContextSwitchTo(context);
 		databases = lappend_oid(databases, form->oid);
@@ -232,7 +232,30 @@ has_ended(BackgroundWorkerHandle *handle)
 	return status == BGWH_STOPPED || status == BGWH_POSTMASTER_DIED;
 }
 
-/* Collect what is asked; a dropped database loses its slots here. */
+static bool
+is_listed(Oid database, bool connectable)
+{
+	List	   *databases = list_databases(connectable);
+	bool		found = list_member_oid(databases, database);
+
+	list_free(databases);
+	return found;
+}
+
+/* false: nobody can connect to it now, and its slots are given back */
+static bool
+database_is_there(Oid database)
+{
+	if (is_listed(database, true))
+		return true;
+	want_workers(database, NIL);
+	/* one that only allows no connections may do so again: the next poll sees */
+	if (!is_listed(database, false))
+		(void) remember_database(database, false, false);
+	return false;
+}
+
+/* Collect what is asked. */
 static void
 take_requests(Launcher *launcher)
 {
@@ -240,18 +263,15 @@ take_requests(Launcher *launcher)
 
 	while (next_database_request(&database))
 	{
-		List	   *all = connectable_databases();
-
 		if (!OidIsValid(database))
-			launcher->databases = list_concat_unique_oid(launcher->databases, all);
-		else if (list_member_oid(all, database))
-			launcher->databases = list_append_unique_oid(launcher->databases, database);
-		else
 		{
-			want_workers(database, NIL);
-			(void) remember_database(database, false, false);
+			List	   *all = list_databases(true);
+
+			launcher->databases = list_concat_unique_oid(launcher->databases, all);
+			list_free(all);
 		}
-		list_free(all);
+		else if (database_is_there(database))
+			launcher->databases = list_append_unique_oid(launcher->databases, database);
 	}
 }
 
@@ -326,15 +346,13 @@ serve_slot(Launcher *launcher, int index, TimestampTz now, TimestampTz *next)
 			worker_slot_died(index, "the worker could not start; see the server's log",
 							 TimestampTzPlusMilliseconds(now, backoff_delay(slot.failures + 1, DIED_BASE_MS,
 																			DIED_MAX_MS, (uint64) now)));
-		/* it may have left because its database is gone */
-		if (worker_slot(index, &slot) && slot.failures > 0)
-			request_database(slot.database);
 	}
 	if (!worker_slot(index, &slot) || slot.pid != 0)
 		return;
 	if (slot.next_retry > now)
 		*next = Min(*next, slot.next_retry);
-	else
+	/* the last one may have ended because its database was dropped */
+	else if (slot.failures == 0 || database_is_there(slot.database))
 		start_worker(launcher, index, now);
 }
 
