@@ -6,7 +6,8 @@
  * given) of a point act: error, fatal, exit, kill (SIGKILL), stop (SIGSTOP).  In
  * their order: after_poll, after_decode, before_heap (upsert by index), mid_insert,
  * before_position, before_commit, after_commit; and before_release, where a worker
- * that nobody wants gives its slot back.
+ * that nobody wants gives its slot back, and topic_check, where a worker that has
+ * nothing to store asks whether its topic is as it was.
  */
 #ifndef KAPPA_FAULT_H
 #define KAPPA_FAULT_H

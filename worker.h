@@ -94,6 +94,7 @@ extern void find_unreadable(void);
 extern void store_problems(void) pg_attribute_noreturn();
 extern void stop_for_error(const ErrorData *error, bool all) pg_attribute_noreturn();
 extern void stop_for_authorization(const KafkaError *error) pg_attribute_noreturn();
+extern void error_of_topic(const KafkaMetadata *metadata, KafkaError *error);
 extern void client_failed(const KafkaError *error) pg_attribute_noreturn();
 
 /* ---- worker_watch.c ---- */

@@ -189,6 +189,18 @@ find_unreadable(void)
 		store_problems();
 }
 
+/* Of an answer about our topic alone */
+void
+error_of_topic(const KafkaMetadata *metadata, KafkaError *error)
+{
+	memset(error, 0, sizeof(*error));
+	error->class = metadata->ntopics == 1 ? metadata->topics[0].error : KAFKA_OK;
+	if (error->class == KAFKA_AUTHORIZATION)
+		strlcpy(error->text, "Topic authorization failed", sizeof(error->text));
+	else if (error->class == KAFKA_UNKNOWN_TOPIC)
+		strlcpy(error->text, "the topic does not exist", sizeof(error->text));
+}
+
 /*
  * A question about the partitions of a topic that we may not see is answered by the
  * library alone: it knows of none.  Why so it says only when asked about the topic.
@@ -201,12 +213,10 @@ stop_if_topic_denied(void)
 
 	if (metadata == NULL)
 		return;
-	error.class = metadata->ntopics == 1 ? metadata->topics[0].error : KAFKA_OK;
+	error_of_topic(metadata, &error);
 	kafka_free_metadata(metadata);
-	if (error.class != KAFKA_AUTHORIZATION)
-		return;
-	strlcpy(error.text, "Topic authorization failed", sizeof(error.text));
-	stop_for_authorization(&error);
+	if (error.class == KAFKA_AUTHORIZATION)
+		stop_for_authorization(&error);
 }
 
 /* A backoff's reason begins with the step that fails, as kappa.check_server calls it. */

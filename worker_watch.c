@@ -9,6 +9,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fault.h"
 #include "intake.h"
 #include "kafka_question.h"
 #include "position.h"
@@ -95,12 +96,20 @@ check_topic(TimestampTz now)
 	if (now < worker.next_topic_check)
 		return;
 	worker.next_topic_check = TimestampTzPlusMilliseconds(now, TOPIC_CHECK_MS);
+	FAULT_POINT("topic_check");
 	metadata = kafka_metadata(worker.client, worker.sub->topic, 500, &error);
 	if (metadata == NULL)
 		return;
 	if (metadata->ntopics == 1)
 		npartitions = metadata->topics[0].partitions;
+	error_of_topic(metadata, &error);
 	kafka_free_metadata(metadata);
+	/*
+	 * The library, once it has seen such an answer, ends its fetches and says so in a
+	 * line of its log only: no event will come.
+	 */
+	if (error.class == KAFKA_AUTHORIZATION || error.class == KAFKA_UNKNOWN_TOPIC)
+		client_failed(&error);
 	add_partitions(npartitions);
 	check_topic_id();
 }

@@ -38,7 +38,7 @@ append_to_file("$dir/settings", join "\n",
 	(map { ("listener.name.$_.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN",
 		"listener.name.$_.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
 		"listener.name.$_.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_plain=\"canary-plain-33\";") }
-		'secure', 'elsewhere')) . "\n";
+		'secure', 'elsewhere'), '');
 broker_start();
 
 my %password = (reader => 'canary-reader-11', changer => 'canary-before-22', plain => 'canary-plain-33', denied => 'canary-denied-55', groupless => 'canary-groupless-56',
@@ -99,6 +99,7 @@ my %cases = (
 	groupless => [\%scram, { login('groupless') }],
 	changer => [\%scram, { login('changer') }],
 	revoked => [\%scram, { login('revoked') }],
+	withdrawn => [{ %scram, fetch_wait_max_ms => 5000 }, { login('revoked') }],
 	wrong_password => [\%scram, { login('reader') }, {}, { sasl_password => 'canary-wrong-77' }, 'auth', qr/^backoff authentication: /, '28000'],
 	wrong_plain => [\%plain, { login('plain') }, {}, { sasl_password => 'canary-wrong-78' }, 'auth', qr/^backoff authentication: /, '28000'],
 	unknown_user => [\%scram, { login('reader') }, {}, { sasl_username => 'nobody-knows' }, 'auth', qr/^backoff authentication: /, '28000'],
@@ -257,12 +258,28 @@ sub next_step
 	is((call($step))[0], '', "$name: and it works");
 }
 
+# The one learns it by a fetch, the other by its look at the topic, before the broker answers its fetch.
+sql("SELECT kappa.disable('withdrawn')");
+sql("ALTER DATABASE postgres SET kappa.fault = 'topic_check:stop'");
+sql("SELECT kappa.enable('withdrawn')");
+my $looks;
+ok(poll_until(30, sub {
+	$looks = sql("SELECT coalesce(max(pid), 0) FROM kappa.stat_subscription WHERE name = 'withdrawn'");
+	$looks && slurp_file("/proc/$looks/stat") =~ /\) T/ }), 'withdrawn: about to look at its topic');
+sql('ALTER DATABASE postgres RESET kappa.fault');
 tool('disallow', 'revoked', 'READ', 'TOPIC', 'orders');
+kill 'CONT', $looks;
+for my $name ('revoked', 'withdrawn')
+{
+	ok(poll_until(30, sub { state_of($name) =~ /^stopped rights: .*Topic authorization failed/ }), "$name: stopped") or diag(state_of($name));
+}
 send_more();
-ok(poll_until(30, sub { state_of('revoked') =~ /^stopped rights: .*Topic authorization failed/ }), 'a READ that is revoked stops the subscription') or diag(state_of('revoked'));
 tool('allow', 'revoked', 'READ', 'TOPIC', 'orders');
-next_step('revoked');
-ok(poll_until(30, sub { arrived('revoked') }), 'revoked: once it is granted again, all rows') or diag(state_of('revoked'));
+for my $name ('revoked', 'withdrawn')
+{
+	next_step($name);
+	ok(poll_until(30, sub { arrived($name) }), "$name: once READ is granted again, all rows") or diag(state_of($name));
+}
 
 tool('scram-user', 'changer', 'canary-after-23');
 broker_kill();
