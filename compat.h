@@ -10,32 +10,31 @@
 #include "varatt.h"
 #endif
 
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/tableam.h"
+#include "access/xlogreader.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
-#include "storage/lock.h"
-#include "parser/scansup.h"
-#include "access/genam.h"
-#include "access/stratnum.h"
-#include "access/tableam.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
 #include "parser/parsetree.h"
+#include "parser/scansup.h"
 #include "pgstat.h"
 #include "postmaster/autovacuum.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/datetime.h"
 #include "utils/rangetypes.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/sortsupport.h"
 #include "utils/timestamp.h"
-#include "access/xlogreader.h"
-#include "pgstat.h"
 #if PG_VERSION_NUM >= 160000
 #include "utils/relfilenumbermap.h"
 #else
@@ -57,6 +56,7 @@ foreign_server_aclcheck(Oid server, Oid role)
 #endif
 }
 
+/* EXECUTE on a function */
 static inline bool
 may_execute(Oid function, Oid role)
 {
