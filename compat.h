@@ -45,6 +45,10 @@
 #error "pg_kappa supports PostgreSQL 15 to 18"
 #endif
 
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /* USAGE on a foreign server */
 static inline AclResult
 foreign_server_aclcheck(Oid server, Oid role)

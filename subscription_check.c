@@ -357,7 +357,7 @@ check_key_columns(Subscription *sub, Relation target)
 /*
  * Checks: columns
  */
-static void pg_attribute_noreturn()
+pg_noreturn static void
 refuse_column_source(const char *column, const char *detail)
 {
 	ereport(ERROR,
@@ -591,7 +591,7 @@ is_no_option(const char *name)
 	return false;
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 refuse_option(const char *name, const char *detail)
 {
 	ereport(ERROR,

@@ -20,6 +20,7 @@
 #include "arguments.h"
 #include "broker.h"
 #include "catalog.h"
+#include "compat.h"
 #include "position.h"
 #include "shmem.h"
 #include "subscription.h"
@@ -112,7 +113,7 @@ check_somebody_runs(const Subscription *sub, const Position *position)
 						 name)));
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 report_timeout(const Subscription *sub, const KafkaPlace *place, const Position *position)
 {
 	ereport(ERROR,

@@ -10,13 +10,14 @@
 #include "pgtime.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "core/window.h"
 
 /* ERROR 22023 where it is infinite; what names the argument */
 extern WindowLength window_length(const Interval *interval, const char *what);
 
 /* A length that core/window.c refused: ERROR 22023 (22008: out of range). */
-extern void window_length_error(WindowStatus status, const char *what) pg_attribute_noreturn();
+pg_noreturn extern void window_length_error(WindowStatus status, const char *what);
 
 #define ZONE_SPANS		8
 

@@ -13,6 +13,7 @@
 #include "datatype/timestamp.h"
 
 #include "broker_options.h"
+#include "compat.h"
 #include "intake.h"
 #include "kafka_client.h"
 #include "position.h"
@@ -61,8 +62,8 @@ extern void leave_slot(int code, Datum arg);
 extern void publish_wal(void);
 
 /* These end the process. */
-extern void leave_to_reload(void) pg_attribute_noreturn();
-extern void leave_to_retry(const char *reason, int max_ms) pg_attribute_noreturn();
+pg_noreturn extern void leave_to_reload(void);
+pg_noreturn extern void leave_to_retry(const char *reason, int max_ms);
 
 extern void check_signals(void);
 extern void print_library_log(void);
@@ -91,11 +92,11 @@ extern void store_stop(int32 part, const char *word, int64 from, int64 to, const
 extern void find_unreadable(void);
 
 /* These end the process. */
-extern void store_problems(void) pg_attribute_noreturn();
-extern void stop_for_error(const ErrorData *error, bool all) pg_attribute_noreturn();
-extern void stop_for_authorization(const KafkaError *error) pg_attribute_noreturn();
+pg_noreturn extern void store_problems(void);
+pg_noreturn extern void stop_for_error(const ErrorData *error, bool all);
+pg_noreturn extern void stop_for_authorization(const KafkaError *error);
 extern void error_of_topic(const KafkaMetadata *metadata, KafkaError *error);
-extern void client_failed(const KafkaError *error) pg_attribute_noreturn();
+pg_noreturn extern void client_failed(const KafkaError *error);
 
 /* ---- worker_watch.c ---- */
 
