@@ -3651,7 +3651,7 @@ SELECT s.slot_name::text AS slot_name,
             THEN pg_catalog.format('The slot is lost%s: WAL that its consumer needs is gone. It holds back nothing and helps nobody.',
                     CASE WHEN j.row ->> 'invalidation_reason' IS NOT NULL THEN ' (' || (j.row ->> 'invalidation_reason') || ')' ELSE '' END)
             ELSE pg_catalog.format('%s slot, %s retained (wal_status %s)%s%s%s.',
-                    CASE WHEN s.active THEN 'Active' WHEN n.inactive IS NOT NULL THEN 'Inactive for ' || n.inactive::text || ':' ELSE 'Inactive' END,
+                    CASE WHEN s.active THEN 'Active' WHEN k.synced THEN 'Synchronized' WHEN n.inactive IS NOT NULL THEN 'Inactive for ' || n.inactive::text || ':' ELSE 'Inactive' END,
                     COALESCE(pg_catalog.pg_size_pretty(n.retained), 'nothing'), COALESCE(s.wal_status, 'none'),
                     CASE WHEN s.safe_wal_size IS NOT NULL THEN ', lost after ' || pg_catalog.pg_size_pretty(s.safe_wal_size) || ' more WAL'
                          WHEN l.keep < 0::bigint THEN ', and max_slot_wal_keep_size sets no limit' ELSE '' END,
@@ -3659,7 +3659,8 @@ SELECT s.slot_name::text AS slot_name,
                     CASE WHEN h.age >= 1000000::bigint THEN pg_catalog.format('; it keeps VACUUM from removing what died in the last %s transactions', h.age) ELSE '' END)
        END AS reason,
        CASE WHEN v.severity IN ('warn', 'critical') THEN
-            CASE WHEN s.wal_status = 'lost' OR NOT s.active AND (h.age >= 1000000::bigint OR s.wal_status = 'unreserved')
+            CASE WHEN k.synced THEN NULL
+                 WHEN s.wal_status = 'lost' OR NOT s.active AND (h.age >= 1000000::bigint OR s.wal_status = 'unreserved')
                  THEN pg_catalog.format('SELECT pg_catalog.pg_drop_replication_slot(%L);', s.slot_name)
                       || CASE WHEN s.wal_status = 'lost' THEN '' ELSE ' -- if its consumer does not come back' END
                  WHEN NOT s.active AND l.keep < 0::bigint
@@ -3674,24 +3675,27 @@ SELECT s.slot_name::text AS slot_name,
        CASE WHEN n.eta_lost IS NOT NULL THEN r.inputs_age END AS inputs_age
   FROM pg_catalog.pg_replication_slots s
  CROSS JOIN LATERAL (SELECT pg_catalog.to_jsonb(s) AS row) j       -- columns of later versions
+       -- a standby's copy of its primary's slot (from 17 on) has no consumer, and only the primary drops it
+ CROSS JOIN LATERAL (SELECT y.synced, NOT s.active AND NOT y.synced AS idle
+                       FROM (SELECT pg_catalog.pg_is_in_recovery() AND COALESCE((j.row ->> 'synced')::boolean, false) AS synced) y) k
  CROSS JOIN kappa.server_rate() r
  CROSS JOIN (SELECT g.setting::bigint AS keep FROM pg_catalog.pg_settings g WHERE g.name = 'max_slot_wal_keep_size') l
  CROSS JOIN LATERAL (SELECT GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin))::bigint AS age) h
  CROSS JOIN LATERAL (
         SELECT pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                                                ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::bigint AS retained,
-               CASE WHEN NOT s.active THEN pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - (j.row ->> 'inactive_since')::timestamptz) END AS inactive,
+               CASE WHEN k.idle THEN pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - (j.row ->> 'inactive_since')::timestamptz) END AS inactive,
                CASE WHEN r.wal_bytes_per_s > 0::float8 AND s.safe_wal_size > 0::bigint AND s.wal_status <> 'lost'
                      AND s.safe_wal_size::float8 / r.wal_bytes_per_s < 1e9::float8
                     THEN pg_catalog.date_trunc('second', pg_catalog.make_interval(secs => s.safe_wal_size::float8 / r.wal_bytes_per_s)) END AS eta_lost) n
  CROSS JOIN LATERAL (
         SELECT CASE WHEN s.wal_status IN ('lost', 'unreserved') OR h.age >= 100000000::bigint
-                      OR NOT s.active AND n.eta_lost < '1 hour'::interval
-                      OR NOT s.active AND n.retained >= 5368709120::bigint THEN 'critical'
-                    WHEN s.wal_status = 'extended' OR NOT s.active AND n.retained >= 1073741824::bigint
+                      OR k.idle AND n.eta_lost < '1 hour'::interval
+                      OR k.idle AND n.retained >= 5368709120::bigint THEN 'critical'
+                    WHEN s.wal_status = 'extended' OR k.idle AND n.retained >= 1073741824::bigint
                       OR n.eta_lost < '1 hour'::interval OR n.retained >= 5368709120::bigint
-                      OR NOT s.active AND (h.age >= 1000000::bigint OR n.retained > l.keep * 524288 AND l.keep > 0::bigint) THEN 'warn'
-                    WHEN NOT s.active THEN 'info'
+                      OR k.idle AND (h.age >= 1000000::bigint OR n.retained > l.keep * 524288 AND l.keep > 0::bigint) THEN 'warn'
+                    WHEN k.idle THEN 'info'
                     ELSE 'ok' END AS severity) v;
 
 COMMENT ON VIEW kappa.slot_status IS 'Replication slots: how much WAL each keeps, when it will be lost, what it keeps VACUUM from';

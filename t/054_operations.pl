@@ -254,6 +254,28 @@ sub write_wal
 
 # ---------------------------------------------------------------- a standby
 
+# The copies that a standby keeps of logical slots (from 17 on) have no consumer, and need none.
+sub slot_copies
+{
+	my ($standby) = @_;
+
+	sql("SELECT pg_create_physical_replication_slot('feeds'), pg_create_logical_replication_slot('copied', 'pgoutput', failover => true)");
+	$standby->append_conf('postgresql.conf', "primary_slot_name = 'feeds'\nhot_standby_feedback = on\nprimary_conninfo = 'host="
+		. $node->host . ' port=' . $node->port . " dbname=postgres'");
+	$standby->restart;
+	# the copy must not be ahead of the slot
+	ok(poll_until(60, sub {
+		sql("SELECT pg_log_standby_snapshot()");
+		sql("SELECT pg_replication_slot_advance('copied', pg_current_wal_lsn())");
+		$standby->psql('postgres', 'SELECT pg_sync_replication_slots()');
+		$standby->safe_psql('postgres', "SELECT synced AND NOT temporary FROM pg_replication_slots WHERE slot_name = 'copied'") eq 't' }), 'a slot is copied');
+	like($standby->safe_psql('postgres', "SELECT active, severity, advice, inactive, reason FROM kappa.slot_status WHERE slot_name = 'copied'"),
+		qr/^f\|ok\|\|\|Synchronized slot, /, 'a copy of a slot is no idle slot');
+	$standby->stop;
+	poll_until(10, sub { sql('SELECT count(*) FROM pg_replication_slots WHERE active') eq '0' });
+	sql("SELECT pg_drop_replication_slot(name) FROM unnest('{feeds,copied}'::text[]) AS name");
+}
+
 {
 	sql('CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY)');
 	$node->backup('base');
@@ -282,6 +304,7 @@ sub write_wal
 	is($standby->safe_psql('postgres', "SELECT count(*) FROM kappa.health WHERE severity = 'unknown' AND area = 'indexes'"), 0, 'an index without a file, of an unlogged table, is no obstacle');
 	$standby->safe_psql('postgres', $standby->safe_psql('postgres', 'SELECT advice FROM kappa.replication_lag'));
 	ok(poll_until(20, sub { $standby->safe_psql('postgres', 'SELECT severity FROM kappa.replication_lag') eq 'ok' }), 'its advice mends it');
+	slot_copies($standby) if sql("SELECT current_setting('server_version_num')::int") >= 170000;
 	$standby->stop('immediate');
 }
 
