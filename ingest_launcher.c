@@ -352,7 +352,7 @@ serve_slot(Launcher *launcher, int index, TimestampTz now, TimestampTz *next)
 	if (slot.next_retry > now)
 		*next = Min(*next, slot.next_retry);
 	/* the last one may have ended because its database was dropped */
-	else if (slot.failures == 0 || database_is_there(slot.database))
+	else if (database_is_there(slot.database))
 		start_worker(launcher, index, now);
 }
 
