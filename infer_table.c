@@ -190,7 +190,7 @@ add_field(Inference *inference, char *name, int seen, int sample, const char *te
 
 	if (field == NULL)
 	{
-		char	   *found = strstr(text, psprintf("\"%s\"", name));
+		const char *found = strstr(text, psprintf("\"%s\"", name));
 
 		if (!can_be_column(name) || inference->nfields == MAX_INFERRED)
 		{
