@@ -45,6 +45,7 @@
 #include "utils/rel.h"
 
 #include "btree_build.h"
+#include "compat.h"
 #include "page_sample.h"
 
 PG_FUNCTION_INFO_V1(kappa_sample_indexes);
@@ -331,7 +332,7 @@ count_leaf(IndexSample *sample, Page page, BlockNumber block, BTPageOpaque opaqu
 	ends->begins = P_LEFTMOST(opaque);
 	sample->leaf++;
 	sample->room += ((PageHeader) page)->pd_special - SizeOfPageHeaderData;
-	sample->free_space += PageGetFreeSpace(page);
+	sample->free_space += leaf_free_space(page);
 	if (opaque->btpo_next != P_NONE && opaque->btpo_next < block)
 		sample->backward++;
 	if (opaque->btpo_next == block + 1)

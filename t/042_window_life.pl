@@ -207,9 +207,9 @@ my ($hops) = plan_of('SELECT * FROM wide_hop') =~ /Function Scan on window_hops.
 cmp_ok($hops, '>', 1900, 'there are many hopping windows');
 my $one = "SELECT * FROM wide_hop WHERE window_start = '2026-01-01 02:00+00' AND user_id = 3";
 my $plan = plan_of($one);
-ok($plan =~ /Function Scan on window_hops h \(actual rows=1 / && $plan !~ /Function Scan.*\n.*\n.*Rows Removed/, 'a query for one lists one') or diag($plan);
+ok($plan =~ /Function Scan on window_hops h \(actual rows=1(\.00)? / && $plan !~ /Function Scan.*\n.*\n.*Rows Removed/, 'a query for one lists one') or diag($plan);
 $plan = plan_of("SELECT * FROM wide_hop WHERE window_start > '2026-01-01 01:59:30+00' AND '2026-01-01 02:00+00' >= window_start ORDER BY 1");
-ok($plan =~ /Function Scan on window_hops h \(actual rows=3 / && $plan !~ /Rows Removed by Filter: \d\d/, 'or those between two times') or diag($plan);
+ok($plan =~ /Function Scan on window_hops h \(actual rows=3(\.00)? / && $plan !~ /Rows Removed by Filter: \d\d/, 'or those between two times') or diag($plan);
 is(sql("PREPARE w AS SELECT count(*), sum(n) FROM wide_hop WHERE window_start = \$1; SET plan_cache_mode = force_generic_plan; EXECUTE w ('2026-01-01 02:00+00'); EXECUTE w (NULL); EXECUTE w ('2030-01-01')"),
 	sql("SELECT count(*), sum(n) FROM (SELECT * FROM wide_hop OFFSET 0) w WHERE window_start = '2026-01-01 02:00+00'") . "\n0|\n0|", 'with a parameter, too');
 my @wrong;

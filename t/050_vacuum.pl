@@ -496,7 +496,7 @@ sql('VACUUM divided_11');
 	sql(qq{CREATE DATABASE "$name"});
 	$node->safe_psql($name, "BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'elsewhere'");
 	is(sql("SELECT advice FROM kappa.vacuum_blockers WHERE id = 'elsewhere'"), qq{ROLLBACK PREPARED 'elsewhere'; -- in database "two SELECT 1/0; --"}, 'a name of two lines stays in its comment');
-	is(sql(q{SELECT count(*), count(*) FILTER (WHERE advice ~ E'\n') FROM kappa.upgrade_check(18) WHERE check_name = 'prepared transactions'}), '1|0', 'also of upgrade_check');
+	is(sql(q{SELECT count(*), count(*) FILTER (WHERE advice ~ E'\n') FROM kappa.upgrade_check(19) WHERE check_name = 'prepared transactions'}), '1|0', 'also of upgrade_check');
 	$node->safe_psql($name, "ROLLBACK PREPARED 'elsewhere'");
 	sql(qq{DROP DATABASE "$name"});
 }
