@@ -335,32 +335,22 @@ put_table(ReturnSetInfo *rsinfo, const SampledRelation *relation, const TableSam
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
+static void
+table_row(Relation rel, SampledRelation *relation, int i, void *arg)
+{
+	TableSample sample;
+
+	if (rel != NULL)
+		read_table(&sample, rel, relation->blocks, relation->share);
+	put_table(arg, relation, &sample);
+}
+
 /* kappa.sample_tables(relations oid[], pages integer, exact boolean, bound integer): a row for each */
 Datum
 kappa_sample_tables(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	SamplePlan *plan;
-	int			i;
-
 	sample_require_rights("table_bloat");
 	InitMaterializedSRF(fcinfo, 0);
-	plan = sample_plan(fcinfo, check_table);
-	for (i = 0; i < plan->n; i++)
-	{
-		SampledRelation *relation = &plan->relations[i];
-		Relation	rel = relation->problem == NULL ? sample_open(plan, relation) : NULL;
-		TableSample sample;
-
-		if (rel != NULL)
-		{
-			/* it may have been truncated since; what it has grown by does not count */
-			relation->blocks = Min(relation->blocks, RelationGetNumberOfBlocks(rel));
-			read_table(&sample, rel, relation->blocks, Min(relation->share, relation->blocks));
-		}
-		put_table(rsinfo, relation, &sample);
-		if (rel != NULL)
-			sample_close(rel);
-	}
+	sample_each(sample_plan(fcinfo, check_table), table_row, fcinfo->resultinfo);
 	return (Datum) 0;
 }

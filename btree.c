@@ -544,6 +544,32 @@ needed_shares(ArrayType *array, int n)
 	return shares;
 }
 
+typedef struct IndexCall
+{
+	ReturnSetInfo *rsinfo;
+	double	   *needed;
+} IndexCall;
+
+static void
+index_row(Relation rel, SampledRelation *relation, int i, void *arg)
+{
+	IndexCall  *call = arg;
+	IndexSample sample;
+
+	/* the meta page is one of its share */
+	if (rel != NULL && relation->blocks == 0)
+		relation->problem = "it has no pages yet: it is being built";
+	else if (rel != NULL && relation->share < Min(relation->blocks, 2))
+		relation->problem = "too few of its pages may be read: with pages => 2 or more there is an answer";
+	else if (rel != NULL)
+	{
+		read_index(&sample, rel, call->needed[i], relation->blocks, relation->share - 1);
+		relation->problem = sample.problem;
+	}
+	if (rel == NULL || relation->problem == NULL)
+		put_index(call->rsinfo, relation, &sample);
+}
+
 /*
  * kappa.sample_indexes(relations oid[], pages integer, exact boolean, bound integer,
  * needed double precision[]): a row for each
@@ -551,38 +577,14 @@ needed_shares(ArrayType *array, int n)
 Datum
 kappa_sample_indexes(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	SamplePlan *plan;
-	double	   *needed;
-	int			i;
+	IndexCall	call;
 
 	sample_require_rights("index_bloat");
 	InitMaterializedSRF(fcinfo, 0);
 	plan = sample_plan(fcinfo, check_index);
-	needed = needed_shares(PG_GETARG_ARRAYTYPE_P(4), plan->n);
-	for (i = 0; i < plan->n; i++)
-	{
-		SampledRelation *relation = &plan->relations[i];
-		Relation	rel = relation->problem == NULL ? sample_open(plan, relation) : NULL;
-		IndexSample sample;
-
-		if (rel != NULL)
-		{
-			relation->blocks = Min(relation->blocks, RelationGetNumberOfBlocks(rel));
-			/* the meta page is one of its share */
-			if (relation->blocks == 0)
-				relation->problem = "it has no pages yet: it is being built";
-			else if (relation->share < Min(relation->blocks, 2))
-				relation->problem = "too few of its pages may be read: with pages => 2 or more there is an answer";
-			else
-			{
-				read_index(&sample, rel, needed[i], relation->blocks, relation->share - 1);
-				relation->problem = sample.problem;
-			}
-		}
-		put_index(rsinfo, relation, &sample);
-		if (rel != NULL)
-			sample_close(rel);
-	}
+	call.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	call.needed = needed_shares(PG_GETARG_ARRAYTYPE_P(4), plan->n);
+	sample_each(plan, index_row, &call);
 	return (Datum) 0;
 }

@@ -24,6 +24,9 @@
  * than 100 ms in the whole call; what is still locked then gets a problem.
  * VACUUM's truncation needs ACCESS EXCLUSIVE, so no block vanishes under us.
  *
+ * A page that cannot be read (its checksum, the disk) is a problem of its relation: each is
+ * read in a subtransaction, so that one harmed table does not hide all others.
+ *
  * Crash story: none, nothing here is written but hint bits, as any SELECT does.
  */
 #include "postgres.h"
@@ -31,6 +34,7 @@
 #include <math.h>
 
 #include "access/relation.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
@@ -43,6 +47,8 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/float.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "page_sample.h"
 
@@ -90,7 +96,7 @@ no_pages(Relation rel)
 }
 
 /* Locked and open, or NULL and its problem */
-Relation
+static Relation
 sample_open(SamplePlan *plan, SampledRelation *relation)
 {
 	Relation	rel;
@@ -112,14 +118,8 @@ sample_open(SamplePlan *plan, SampledRelation *relation)
 		relation->problem = no_pages(rel);
 	if (relation->problem == NULL)
 		return rel;
-	sample_close(rel);
-	return NULL;
-}
-
-void
-sample_close(Relation rel)
-{
 	relation_close(rel, AccessShareLock);
+	return NULL;
 }
 
 static int
@@ -198,11 +198,75 @@ sample_plan(FunctionCallInfo fcinfo, RelationCheck check)
 			continue;
 		relation->blocks = RelationGetNumberOfBlocks(rel);
 		relation->share = exact ? relation->blocks : 0;
-		sample_close(rel);
+		relation_close(rel, AccessShareLock);
 	}
 	if (!exact)
 		share_out(plan, pages);
 	return plan;
+}
+
+static void
+read_relation(SamplePlan *plan, int i, RelationReader reader, void *arg)
+{
+	SampledRelation *relation = &plan->relations[i];
+	Relation	rel = sample_open(plan, relation);
+
+	if (rel == NULL)
+		return;
+	/* it may have been truncated since; what it has grown by does not count */
+	relation->blocks = Min(relation->blocks, RelationGetNumberOfBlocks(rel));
+	relation->share = Min(relation->share, relation->blocks);
+	reader(rel, relation, i, arg);
+	relation_close(rel, AccessShareLock);
+}
+
+/* The message, in the caller's memory, where a page could not be read; any other ERROR goes on. */
+static const char *
+unreadable_page(void)
+{
+	ErrorData  *error = CopyErrorData();
+
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	if (error->sqlerrcode != ERRCODE_DATA_CORRUPTED && error->sqlerrcode != ERRCODE_IO_ERROR)
+		ReThrowError(error);
+	return psprintf("one of its pages cannot be read: %s; restore it from a backup, or see what amcheck and pg_surgery can save",
+					error->message);
+}
+
+static void
+try_relation(SamplePlan *plan, int i, RelationReader reader, void *arg)
+{
+	MemoryContext memory = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(memory);
+	PG_TRY();
+	{
+		read_relation(plan, i, reader, arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(memory);
+		plan->relations[i].problem = unreadable_page();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(memory);
+	CurrentResourceOwner = owner;
+}
+
+void
+sample_each(SamplePlan *plan, RelationReader reader, void *arg)
+{
+	for (int i = 0; i < plan->n; i++)
+	{
+		if (plan->relations[i].problem == NULL)
+			try_relation(plan, i, reader, arg);
+		if (plan->relations[i].problem != NULL)
+			reader(NULL, &plan->relations[i], i, arg);
+	}
 }
 
 void

@@ -26,6 +26,13 @@ typedef struct SampledRelation
 /* What makes a relation unfit: a sentence, or NULL */
 typedef const char *(*RelationCheck) (Relation rel);
 
+/*
+ * Reads the ith relation of a call and puts its row; rel is NULL where it has a problem,
+ * which then is the row.  A reader that finds one sets it and puts nothing: it is called
+ * again.
+ */
+typedef void (*RelationReader) (Relation rel, SampledRelation *relation, int i, void *arg);
+
 /* All relations of a call: arguments (relations oid[], pages integer, exact boolean, bound integer) */
 typedef struct SamplePlan
 {
@@ -57,8 +64,7 @@ typedef struct PageSpread
 
 extern void sample_require_rights(const char *function);
 extern SamplePlan *sample_plan(FunctionCallInfo fcinfo, RelationCheck check);
-extern Relation sample_open(SamplePlan *plan, SampledRelation *relation);
-extern void sample_close(Relation rel);
+extern void sample_each(SamplePlan *plan, RelationReader reader, void *arg);
 
 extern void walk_begin(BlockWalk *walk, BlockNumber first, BlockNumber blocks, BlockNumber n);
 extern bool walk_next(BlockWalk *walk, BlockNumber *block);

@@ -384,7 +384,7 @@ is($standby->safe_psql('postgres', "SELECT severity, reason ~ 'recovery' FROM ka
 $standby->stop('immediate');
 
 # a line pointer of a leaf that leads out of its page
-sql('CREATE TABLE harmed AS SELECT i FROM generate_series(1, 1000) i; CREATE INDEX harmed_i ON harmed (i); CHECKPOINT');
+sql('CREATE TABLE harmed AS SELECT i FROM generate_series(1, 60000) i; CREATE INDEX harmed_i ON harmed (i); CHECKPOINT');
 my $file = $node->data_dir . '/' . sql("SELECT pg_relation_filepath('harmed_i')");
 my $checksums = sql('SHOW data_checksums');
 $node->stop;
@@ -396,5 +396,20 @@ close $index;
 PostgreSQL::Test::Utils::system_or_bail('pg_checksums', '--disable', '-D', $node->data_dir) if $checksums eq 'on';
 $node->start;
 is(sql("SELECT severity, reason ~ 'page 1 is no page of a B-tree.*amcheck' FROM kappa.$_('harmed_i')"), 'unknown|t', "$_ of a damaged leaf") for 'index_bloat', 'btree_shape';
+
+# a page that its checksum refuses: the relation's own problem, and nobody else's
+my $table = $node->data_dir . '/' . sql("SELECT pg_relation_filepath('harmed')");
+$node->stop;
+PostgreSQL::Test::Utils::system_or_bail('pg_checksums', '--enable', '-D', $node->data_dir);
+open(my $pages, '+<:raw', $table) or die "$table: $!";
+seek($pages, 8192 * 2 + 4000, 0);
+print $pages 'harm';
+close $pages;
+$node->start;
+my $unreadable = "SELECT severity, reason ~ 'invalid page in block 2 .*restore' FROM kappa.table_bloat";
+is(sql("$unreadable('harmed')"), 'unknown|t', 'a page that cannot be read');
+is(sql("$unreadable(NULL, 100000) WHERE relation = 'harmed'::regclass"), 'unknown|t', 'among all tables');
+is(sql("SELECT count(*) > 3, count(*) FILTER (WHERE severity = 'unknown' AND reason ~ 'cannot be read') FROM kappa.table_bloat(NULL, 100000)"), 't|1', 'whose rows are there all the same');
+is(sql("BEGIN; SELECT severity FROM kappa.table_bloat('harmed'); SELECT count(*) FROM pg_locks WHERE relation = 'harmed'::regclass; COMMIT"), "unknown\n0", 'and nothing stays locked');
 
 done_testing();
