@@ -44,6 +44,7 @@ sub begin_topic
 	tool('create', $topic, 3);
 	$node->safe_psql('postgres', 'ALTER DATABASE postgres SET synchronous_commit = ' . ($number % 2 ? 'off' : 'on'));
 	$node->safe_psql('postgres', qq{
+		SET synchronous_commit = on;
 		CREATE TABLE plain (kafka_partition integer, kafka_offset bigint, kafka_key bytea, value text);
 		SELECT kappa.subscribe(name => 'plain', server => 'main', topic => '$topic', target => 'public.plain',
 			format => 'text', workers => 2, batch_rows => 200);
@@ -144,7 +145,8 @@ sub while_catching_up
 	$node->safe_psql('postgres', "SELECT kappa.disable('plain')");
 	my $producer = produce($round, $backlog);
 	waitpid $producer, 0;
-	$node->safe_psql('postgres', "SELECT kappa.enable('plain')");
+	# a commit that is not waited for may be lost in the crash, and with it that it is enabled
+	$node->safe_psql('postgres', "SET synchronous_commit = on; SELECT kappa.enable('plain')");
 	poll_until(60, sub { arrived() > $before }) or return;
 	usleep($microseconds);
 	return $producer;

@@ -384,7 +384,7 @@ is($standby->safe_psql('postgres', "SELECT severity, reason ~ 'recovery' FROM ka
 $standby->stop('immediate');
 
 # a line pointer of a leaf that leads out of its page
-sql('CREATE TABLE harmed AS SELECT i FROM generate_series(1, 60000) i; CREATE INDEX harmed_i ON harmed (i); CHECKPOINT');
+sql('CREATE TABLE harmed AS SELECT i FROM generate_series(1, 50000) i; CREATE INDEX harmed_i ON harmed (i); CHECKPOINT');
 my $file = $node->data_dir . '/' . sql("SELECT pg_relation_filepath('harmed_i')");
 my $checksums = sql('SHOW data_checksums');
 $node->stop;
