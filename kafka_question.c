@@ -135,10 +135,12 @@ take_list(KafkaClient *client, const char *topic,
 	return answered(client, error);
 }
 
-bool
-kafka_offsets_for_time(KafkaClient *client, const char *topic,
-					   KafkaPlace *places, int nplaces,
-					   int timeout_ms, KafkaError *error)
+/* A question of the library about a list of partitions, whose offsets are the answer */
+typedef rd_kafka_resp_err_t (*ListQuestion) (rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int timeout_ms);
+
+static bool
+ask_offsets(KafkaClient *client, ListQuestion question, const char *topic,
+			KafkaPlace *places, int nplaces, int timeout_ms, KafkaError *error)
 {
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t err;
@@ -147,13 +149,21 @@ kafka_offsets_for_time(KafkaClient *client, const char *topic,
 	if (nplaces == 0)
 		return answered(client, error);
 	list = make_list(topic, places, nplaces);
-	err = rd_kafka_offsets_for_times(client->rk, list, timeout_ms);
+	err = question(client->rk, list, timeout_ms);
 	if (err)
 		explain(client, err, error);
 	else
 		ok = take_list(client, topic, list, places, nplaces, error);
 	rd_kafka_topic_partition_list_destroy(list);
 	return ok;
+}
+
+bool
+kafka_offsets_for_time(KafkaClient *client, const char *topic,
+					   KafkaPlace *places, int nplaces,
+					   int timeout_ms, KafkaError *error)
+{
+	return ask_offsets(client, rd_kafka_offsets_for_times, topic, places, nplaces, timeout_ms, error);
 }
 
 /*
@@ -205,20 +215,7 @@ kafka_group_offsets(KafkaClient *client, const char *topic,
 					KafkaPlace *places, int nplaces,
 					int timeout_ms, KafkaError *error)
 {
-	rd_kafka_topic_partition_list_t *list;
-	rd_kafka_resp_err_t err;
-	bool		ok = false;
-
-	if (nplaces == 0)
-		return answered(client, error);
-	list = make_list(topic, places, nplaces);
-	err = rd_kafka_committed(client->rk, list, timeout_ms);
-	if (err)
-		explain(client, err, error);
-	else
-		ok = take_list(client, topic, list, places, nplaces, error);
-	rd_kafka_topic_partition_list_destroy(list);
-	return ok;
+	return ask_offsets(client, rd_kafka_committed, topic, places, nplaces, timeout_ms, error);
 }
 
 #if RD_KAFKA_VERSION >= 0x020300ff
