@@ -257,8 +257,8 @@ message_index(RowReceiver *receiver, TupleTableSlot *slot)
 	MessagePlace key = {
 		DatumGetInt32(slot->tts_values[n]), DatumGetInt64(slot->tts_values[n + 1]), 0
 	};
-	MessagePlace *found = bsearch(&key, receiver->places, receiver->nplaces,
-								  sizeof(MessagePlace), compare_places);
+	const MessagePlace *found = bsearch(&key, receiver->places, receiver->nplaces,
+										sizeof(MessagePlace), compare_places);
 
 	if (found == NULL)
 		elog(ERROR, "transform gave a row of a message that is not in the batch");
