@@ -6,8 +6,9 @@
  * given) of a point act: error, fatal, exit, kill (SIGKILL), stop (SIGSTOP).  In
  * their order: after_poll, after_decode, before_heap (upsert by index), mid_insert,
  * before_position, before_commit, after_commit; and before_release, where a worker
- * that nobody wants gives its slot back, and topic_check, where a worker that has
- * nothing to store asks whether its topic is as it was.
+ * that nobody wants gives its slot back, before_retry, where one leaves for its
+ * successor to try again later, and topic_check, where one that has nothing to store
+ * asks whether its topic is as it was.
  */
 #ifndef KAPPA_FAULT_H
 #define KAPPA_FAULT_H

@@ -47,6 +47,7 @@ typedef struct SharedSlot
 	bool		used;			/* lock */
 	bool		unwanted;		/* lock: its worker shall leave */
 	slock_t		mutex;
+	bool		reload;			/* mutex: its definition has changed since its worker attached */
 	WorkerSlot	slot;			/* mutex; identity also lock */
 	TimestampTz rate_start;		/* mutex */
 	int64		rate_rows;		/* mutex: since rate_start */
@@ -436,6 +437,7 @@ want_worker(Oid database, const SubscriptionWorkers *sub, int worker)
 	slot->slot.since = GetCurrentTimestamp();
 	slot->rate_start = slot->slot.since;
 	slot->rate_rows = 0;
+	slot->reload = false;
 	slot->unwanted = false;
 	slot->used = true;
 	return true;
@@ -477,6 +479,7 @@ worker_slot_attach(int index, WorkerSlot *copy)
 	if (wanted)
 	{
 		SpinLockAcquire(&slot->mutex);
+		slot->reload = false;
 		slot->slot.pid = MyProcPid;
 		slot->slot.next_retry = 0;
 		*copy = slot->slot;
@@ -504,7 +507,10 @@ worker_slot_error(int index, const char *error)
 	SpinLockRelease(&slot->mutex);
 }
 
-/* The worker leaves; the slot stays for its successor. */
+/*
+ * The worker leaves; the slot stays for its successor.  Where the definition has changed
+ * meanwhile, what it failed at may be mended: the successor does not wait.
+ */
 void
 worker_slot_detach(int index, WorkerState state, const char *reason, TimestampTz next_retry)
 {
@@ -513,7 +519,8 @@ worker_slot_detach(int index, WorkerState state, const char *reason, TimestampTz
 	set_state(slot, state, reason);
 	SpinLockAcquire(&slot->mutex);
 	slot->slot.pid = 0;
-	slot->slot.next_retry = next_retry;
+	slot->slot.next_retry = slot->reload ? 0 : next_retry;
+	slot->reload = false;
 	if (state == WORKER_BACKOFF)
 		slot->slot.failures++;
 	SpinLockRelease(&slot->mutex);
@@ -685,7 +692,8 @@ wake_workers(int32 subscription)
 			slot->slot.subscription != subscription)
 			continue;
 		SpinLockAcquire(&slot->mutex);
-		if (slot->slot.pid == 0)
+		slot->reload = slot->slot.pid != 0;
+		if (!slot->reload)
 			slot->slot.next_retry = 0;
 		SpinLockRelease(&slot->mutex);
 		wake_process(slot->slot.pid);

@@ -106,6 +106,7 @@ leave_to_retry(const char *reason, int max_ms)
 {
 	WorkerSlot	slot = {0};
 
+	FAULT_POINT("before_retry");
 	(void) worker_slot(worker.slot, &slot);
 	worker_slot_detach(worker.slot, WORKER_BACKOFF, reason,
 					   TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
