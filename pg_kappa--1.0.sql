@@ -3127,7 +3127,7 @@ BEGIN
 		          ) FILTER (WHERE ord IS NOT NULL OR then_here > 0),
 		       max(halves) / 2,
 		       (SELECT sum(n) FROM shares WHERE known_below = 0 OR (known_below = known_values AND ord IS NULL AND f = 0)) / nullif((SELECT nonnull FROM total), 0)::float8,
-		       (SELECT v::text FROM shares WHERE known_below = known_values AND ord IS NULL AND f = 0 ORDER BY v DESC LIMIT 1),
+		       (SELECT v::text FROM shares WHERE known_below = known_values AND ord IS NULL AND f = 0 ORDER BY shares.v DESC LIMIT 1),
 		       (SELECT n FROM total)
 		  FROM shares
 		$q$, a.name, rel, a.type)

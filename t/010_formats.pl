@@ -37,7 +37,7 @@ sql(q{
 	CREATE TYPE outer_pair AS (p pair, n positive, a integer[]);
 
 	CREATE TABLE document (n bigint PRIMARY KEY, doc text);
-	CREATE TABLE expected_dead (t text, n bigint, sqlstate text, error text);
+	CREATE TABLE expected_dead (t text, n bigint, state text, as_text text);
 	-- one function a table: planned once, not for each document
 	CREATE FUNCTION make_twin(name text) RETURNS void LANGUAGE plpgsql AS $$
 	BEGIN
@@ -53,7 +53,15 @@ sql(q{
 						INSERT INTO %1$s_twin SELECT r.* FROM
 							jsonb_populate_record(NULL::%1$s, d.doc::jsonb || jsonb_build_object('kafka_offset', d.n)) r;
 					EXCEPTION WHEN OTHERS THEN
-						INSERT INTO expected_dead VALUES (%1$L, d.n, SQLSTATE, SQLERRM);
+						INSERT INTO expected_dead VALUES (%1$L, d.n, SQLSTATE);
+						-- jsonb meets it before anything else; type json leaves numbers to the columns, as we do
+						IF SQLERRM = 'value overflows numeric format' THEN
+							BEGIN
+								PERFORM json_populate_record(NULL::%1$s, d.doc::json);
+							EXCEPTION WHEN OTHERS THEN
+								UPDATE expected_dead SET as_text = SQLSTATE WHERE t = %1$L AND n = d.n;
+							END;
+						END IF;
 					END;
 				END LOOP;
 			END $fill$ $make$, name);
@@ -81,8 +89,8 @@ sub same_as_sql
 	is_twin($name, $shown);
 }
 
-# Rows and dead letters as jsonb_populate_record makes them of table document.  Where two
-# things are wrong in a message, jsonb meets a number that is out of all bounds first.
+# Rows and dead letters as jsonb_populate_record makes them of table document.  Where a number
+# is out of all bounds and something else is wrong too, either may be what is said.
 sub is_twin
 {
 	my ($name, $shown) = @_;
@@ -91,7 +99,7 @@ sub is_twin
 	is_rows("SELECT kafka_offset, $shown FROM $name t", "SELECT kafka_offset, $shown FROM ${name}_twin t",
 		"$name: the rows that jsonb_populate_record gives");
 	is_rows("SELECT d.kafka_offset, d.sqlstate, left(doc, 200) FROM kappa.dead_letters d JOIN document ON n = kafka_offset WHERE name = '$name'",
-		"SELECT e.n, CASE WHEN e.error = 'value overflows numeric format' AND d.sqlstate = '22P02' THEN d.sqlstate ELSE e.sqlstate END, left(doc, 200)
+		"SELECT e.n, CASE d.sqlstate WHEN e.as_text THEN e.as_text ELSE e.state END, left(doc, 200)
 		   FROM expected_dead e JOIN document USING (n) LEFT JOIN kappa.dead_letters d ON d.kafka_offset = e.n AND d.name = e.t WHERE t = '$name'",
 		"$name: dead letters where it fails, with its SQLSTATE");
 	is(sql("SELECT count(*) FROM kappa.dead_letters WHERE name = '$name' AND (error = '' OR attempts IS NULL)"),
@@ -260,7 +268,7 @@ sub copy_oracle
 					EXECUTE format('COPY ${name}_twin ($columns) FROM %L WITH ', '$dir/' || i) || \$o\$(FORMAT csv $options)\$o\$;
 					UPDATE ${name}_twin SET kafka_offset = i WHERE kafka_offset IS NULL;
 				EXCEPTION WHEN OTHERS THEN
-					INSERT INTO expected_dead VALUES ('$name', i, SQLSTATE, SQLERRM);
+					INSERT INTO expected_dead VALUES ('$name', i, SQLSTATE);
 				END;
 			END LOOP;
 		END \$d\$;");
@@ -278,7 +286,7 @@ sub same_as_copy
 	consume($name, [ map { bytes($_) } @lines ], format => "'csv'", options => quote($options));
 	is_rows("SELECT t::text FROM $name t", "SELECT t::text FROM ${name}_twin t", "$name: the rows that COPY gives");
 	is_rows("SELECT d.kafka_offset, d.sqlstate, convert_from(d.value, 'UTF8') FROM kappa.dead_letters d WHERE name = '$name'",
-		"SELECT e.n, e.sqlstate, convert_from(d.value, 'UTF8') FROM expected_dead e
+		"SELECT e.n, e.state, convert_from(d.value, 'UTF8') FROM expected_dead e
 		   LEFT JOIN kappa.dead_letters d ON d.kafka_offset = e.n AND d.name = e.t WHERE t = '$name'",
 		"$name: dead letters where COPY fails, with its SQLSTATE");
 }

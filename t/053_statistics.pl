@@ -84,7 +84,8 @@ for my $case ([ 'id', 'bigint' ], [ 'ts', 'timestamptz' ], [ 'r', 'float8' ])
 
 	cmp_ok(abs($ks - $true), '<', 0.04, "$column: distance $ks, of all rows $true");
 }
-is(column('drifting', 'r', 'severity, new_max'), 'ok|', 'a column that does not grow: nothing is found');
+# one value in many may still lie above those of ANALYZE's sample
+is(column('drifting', 'r', 'severity, outside_share < 0.001, new_max::float8 < 1 IS NOT FALSE'), 'ok|t|t', 'a column that does not grow: nothing is found');
 like(column('drifting', 'id', 'severity, advice, new_max::bigint > 100000'), qr/^(warn|critical)\|ANALYZE public.drifting \(id\);\|t$/, 'one that does: advice, and how far it goes');
 is(column('drifting', 'id', "round(mods_ratio::numeric, 2) = round(($rows + $more) / 100000.0, 2) OR round(mods_ratio::numeric, 2) = round($more / 100000.0, 2)"), 't', 'mods_ratio: rows changed to rows there');
 sql(column('drifting', 'id', 'advice') . 'ANALYZE drifting');
@@ -96,6 +97,10 @@ sql(q{CREATE TABLE shifted AS SELECT g AS id, (g % 1000)::float8 AS v, CASE WHEN
 cmp_ok(column('shifted', 'v', 'ks'), '>', 0.2, 'values that moved within their range');
 cmp_ok(column('shifted', 'word', 'ks'), '>', 0.2, 'a frequent value that became rare');
 cmp_ok(column('shifted', 'id', 'ks'), '<', 0.05, 'what did not change');
+
+# the greatest number, not the last in the order of texts; a table so small is read whole
+sql('CREATE TABLE longer AS SELECT g AS id FROM generate_series(1, 900) g; ANALYZE longer; INSERT INTO longer SELECT generate_series(901, 1500)');
+is(column('longer', 'id', 'new_max, round(outside_share::numeric, 6)'), '1500|0.400000', 'from three digits to four');
 
 # n_distinct, where the sample can tell
 sql(q{CREATE TABLE variety AS SELECT g AS id, g % 10 AS kind FROM generate_series(1, 50000) g; ANALYZE variety; UPDATE variety SET kind = id % 100});
