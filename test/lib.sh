@@ -423,20 +423,24 @@ oracle() { run_java Oracle "$@"; }
 # two named pipes in scratch, so that any process may ask it (test/kafka/tool).  Tests that
 # run side by side have one each: KAPPA_TOOL says where.
 tool_open() {
-	local pipe=${KAPPA_TOOL:-$SCRATCH/tool}
+	local pipe=${KAPPA_TOOL:-$SCRATCH/tool} hold code=0
 	java_prepare || return 1
 	tool_close
 	mkfifo "$pipe.in" "$pipe.out"
 	: >"$pipe.lock"
 	[ "$(id -u)" != 0 ] || chown postgres: "$pipe".*
 	kafka_settings_copy
+	# what is written to a pipe that nobody has open is lost: we have it until the tool answers
+	exec {hold}<>"$pipe.in"
 	# opened both ways: neither side ever waits for the other to come, nor sees an end
-	(exec 0<>"$pipe.in" 1<>"$pipe.out" 2>"$pipe.log" && run_java_exec Tool "$1" serve) &
+	(exec 0<>"$pipe.in" 1<>"$pipe.out" 2>"$pipe.log" {hold}>&- && run_java_exec Tool "$1" serve) &
 	TOOL_PID=$!
 	disown
 	process_record "$TOOL_PID"
 	echo "$TOOL_PID" >"$pipe.pid"
-	tool ready
+	tool ready || code=1
+	exec {hold}>&-
+	return $code
 }
 
 # Prints the answer; fails with the reason on stderr.
