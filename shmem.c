@@ -47,7 +47,7 @@ typedef struct SharedSlot
 	bool		used;			/* lock */
 	bool		unwanted;		/* lock: its worker shall leave */
 	slock_t		mutex;
-	bool		reload;			/* mutex: its definition has changed since its worker attached */
+	bool		reload;			/* mutex: the definition has changed since its worker attached; false without one */
 	WorkerSlot	slot;			/* mutex; identity also lock */
 	TimestampTz rate_start;		/* mutex */
 	int64		rate_rows;		/* mutex: since rate_start */
@@ -356,6 +356,7 @@ give_back(SharedSlot *slot)
 {
 	slot->used = false;
 	slot->slot.pid = 0;
+	slot->reload = false;
 	for (int i = 0; i < shared->nslots; i++)
 		if (shared->slots[i].used && shared->slots[i].slot.database == slot->slot.database &&
 			shared->slots[i].slot.subscription == slot->slot.subscription)
@@ -437,7 +438,6 @@ want_worker(Oid database, const SubscriptionWorkers *sub, int worker)
 	slot->slot.since = GetCurrentTimestamp();
 	slot->rate_start = slot->slot.since;
 	slot->rate_rows = 0;
-	slot->reload = false;
 	slot->unwanted = false;
 	slot->used = true;
 	return true;
@@ -479,7 +479,6 @@ worker_slot_attach(int index, WorkerSlot *copy)
 	if (wanted)
 	{
 		SpinLockAcquire(&slot->mutex);
-		slot->reload = false;
 		slot->slot.pid = MyProcPid;
 		slot->slot.next_retry = 0;
 		*copy = slot->slot;

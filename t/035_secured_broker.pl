@@ -254,7 +254,7 @@ sub next_step
 	my ($name) = @_;
 	my $step;
 
-	poll_until(30, sub { ($step = sql("SELECT next_step FROM kappa.subscriptions WHERE name = '$name'")) ne '' || arrived($name) });
+	poll_until(30, sub { continue_stopped(); ($step = sql("SELECT next_step FROM kappa.subscriptions WHERE name = '$name'")) ne '' || arrived($name) });
 	return pass("$name: mended before anybody looked") if $step eq '' && arrived($name);
 	like($step, qr/^SELECT kappa\.enable\('$name'\);$/, "$name: the view says what to type") or diag(state_of($name));
 	is((call($step))[0], '', "$name: and it works");
@@ -268,6 +268,9 @@ sub stopped_workers
 		split /\n/, sql("SELECT pid FROM kappa.stat_subscription WHERE pid IS NOT NULL AND $where");
 }
 
+# A setting of the database stops every worker that starts under it, maybe only much later.
+sub continue_stopped { kill 'CONT', stopped_workers('true'); }
+
 # The one learns it by a fetch, the other by its look at the topic, before the broker answers its fetch.
 sql("SELECT kappa.disable('withdrawn')");
 sql("ALTER DATABASE postgres SET kappa.fault = 'topic_check:stop'");
@@ -275,7 +278,7 @@ sql("SELECT kappa.enable('withdrawn')");
 ok(poll_until(30, sub { stopped_workers("name = 'withdrawn'") }), 'withdrawn: about to look at its topic');
 sql('ALTER DATABASE postgres RESET kappa.fault');
 tool('disallow', 'revoked', 'READ', 'TOPIC', 'orders');
-kill 'CONT', stopped_workers("name = 'withdrawn'");
+continue_stopped();
 for my $name ('revoked', 'withdrawn')
 {
 	ok(poll_until(30, sub { state_of($name) =~ /^stopped rights: .*Topic authorization failed/ }), "$name: stopped") or diag(state_of($name));
@@ -306,7 +309,7 @@ ok(poll_until(30, sub { stopped_workers("name = 'wrong_password'") }), 'wrong_pa
 sql('ALTER DATABASE postgres RESET kappa.fault');
 turn('wrong_password', 0);
 call("SELECT kappa.enable('wrong_password')");
-ok(poll_until(8, sub { kill 'CONT', stopped_workers('true'); arrived('wrong_password') }), 'wrong_password: its successor has come at once') or diag(state_of('wrong_password'));
+ok(poll_until(8, sub { continue_stopped(); arrived('wrong_password') }), 'wrong_password: its successor has come at once') or diag(state_of('wrong_password'));
 
 for my $name (grep { $_ ne 'wrong_password' } @bad)
 {
@@ -316,7 +319,7 @@ for my $name (grep { $_ ne 'wrong_password' } @bad)
 # at once, although some of them have failed often enough to wait for half a minute
 for my $name (@bad, @good)
 {
-	ok(poll_until(8, sub { arrived($name) }), "$name: all rows at last") or diag(state_of($name));
+	ok(poll_until(8, sub { continue_stopped(); arrived($name) }), "$name: all rows at last") or diag(state_of($name));
 }
 is(sql("SELECT count(*) FROM kappa.balance WHERE NOT balanced OR stored <> consumed"), '0', 'every message is accounted for');
 ok(poll_until(15, sub { sql("SELECT count(*) FROM kappa.subscriptions WHERE status = 'idle'") == @good + @bad }), 'all are idle')
